@@ -1,0 +1,48 @@
+# `make app` opens the workbench, `make test` checks it. Both install what is missing and nothing twice.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PORT   ?= 7860
+
+.PHONY: app model install browser check test test-all screenshots bench clean
+
+app: install model
+	$(BIN)/python app.py ui --port $(PORT)
+
+install: $(VENV)/.installed
+
+model: install
+	@$(BIN)/python -m core.models.starter
+
+$(VENV)/.installed: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+browser:
+	@sh tests/browser/install.sh
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(VENV)/.installed-dev model browser check
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.installed-dev model browser check
+	$(BIN)/python -m pytest
+
+screenshots: $(VENV)/.installed-dev model browser
+	$(BIN)/python -m docs.screenshots
+
+bench: $(VENV)/.installed-dev model
+	$(BIN)/python app.py bench
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
