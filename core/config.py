@@ -1,0 +1,132 @@
+"""What a run is asked to do: frozen dataclasses that validate themselves.
+
+pydantic checks types and ranges and reads JSON and YAML, so that a config from a form, a file or a command line
+passes the same gate. `parse` turns its complaint into one `ConfigError` with the field's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from core.errors import ConfigError
+
+AUTO_TARGETS = "auto"
+ALL_LINEAR = "all-linear"
+STARTER = "starter"
+
+_T = TypeVar("_T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def _frozen(cls: type[_T]) -> type[_T]:
+    return cast("type[_T]", dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls))
+
+
+Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]+$")]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@_frozen
+class LoraConfig:
+    """The adapter's shape (LoRA paper, section 4).
+
+    `rank` is r and `alpha` is the α of s = α / r. `targets` names modules by the last part of their path
+    (`q_proj`) or by a longer path (`layers.3.mlp.up_proj`); `("auto",)` lets the model decide and `("all-linear",)`
+    takes every linear layer but the output head.
+    """
+
+    rank: Annotated[int, Field(ge=1, le=4096)] = 8
+    alpha: Annotated[float, Field(gt=0, le=65536)] = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = (AUTO_TARGETS,)
+
+
+@_frozen
+class QuantConfig:
+    """How the frozen base is stored. `bits` 4 is NF4 in blocks of `block_size`; 16 is bf16 where that pays, else
+    fp32.
+    """
+
+    bits: Literal[4, 8, 16, 32] = 16
+    double_quant: bool = True
+    block_size: Literal[64, 128, 256, 512] = 64
+
+
+@_frozen
+class DataConfig:
+    """Which rows are trained on. `max_tokens` truncates a row; `holdout` is the share of rows kept for evaluation."""
+
+    dataset_id: str
+    max_tokens: Annotated[int, Field(ge=8, le=1_048_576)] = 1024
+    holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+
+
+@_frozen
+class OptimConfig:
+    """AdamW with a linear warm-up and decay.
+
+    `batch_size` counts rows an optimizer step. `steps`, where given, wins over `epochs`. `micro_tokens` bounds the
+    tokens that go through the model at once and so the memory; it changes the result by rounding only. `warmup`
+    is a share of all steps.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 3.0
+    steps: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
+    micro_tokens: Annotated[int, Field(ge=64)] = 2048
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    evaluations: Annotated[int, Field(ge=1, le=1000)] = 6
+
+
+@_frozen
+class RunConfig:
+    """Everything a run needs to be carried out and to be repeated."""
+
+    name: Name
+    data: DataConfig
+    base_model: Annotated[str, Field(min_length=1, max_length=4096)] = STARTER
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    quant: QuantConfig = field(default_factory=QuantConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+
+_ADAPTER = TypeAdapter(RunConfig)
+
+
+def parse(values: dict[str, Any]) -> RunConfig:
+    """The config that `values` (nested dicts, as in JSON or YAML) describe.
+
+    Raises:
+        ConfigError: naming the first field that is missing, unknown or outside its range.
+    """
+    try:
+        return _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """`config` as nested plain values; `parse` gives the same config back."""
+    values: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
+    return values
+
+
+def _explain(error: ValidationError) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+    label = path.rpartition(".")[2].replace("_", " ") or "config"
+    if first["type"] == "missing":
+        return ConfigError(f"The setting {path} is missing", hint="Give it a value", field=path)
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return ConfigError(f"There is no setting {path}", hint="Check its spelling or remove it", field=path)
+    rule = first["msg"].removeprefix("Input should be ").replace("Input ", "")
+    return ConfigError(f"{label.capitalize()} is {first['input']!r}", hint=f"It must be {rule}", field=path)

@@ -1,0 +1,70 @@
+"""What every dataset becomes, whatever its file looked like: conversations, or passages of plain text.
+
+`records.jsonl` keeps them, one JSON object a line: `{"row": 7, "messages": [{"role": …, "content": …}, …]}` or
+`{"row": 7, "text": …}`. `row` is where the record stood in the file that the person gave us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import orjson
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """Turns that end in an assistant's; `source_row` counts from 1 and is the line number where the file has lines."""
+
+    messages: tuple[Message, ...]
+    source_row: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """Raw text, of which every token is trained; `source_row` as in `Conversation`."""
+
+    text: str
+    source_row: int
+
+
+Record: TypeAlias = Conversation | Passage
+
+
+def write_records(records: Iterable[Record], path: Path) -> None:
+    """Write `records` to `path`, one JSON object a line; `read_records` gives equal ones back."""
+    with path.open("wb") as file:
+        for record in records:
+            file.write(orjson.dumps(_to_plain(record), option=orjson.OPT_APPEND_NEWLINE))
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records that `write_records` wrote to `path`, in their order."""
+    with path.open("rb") as file:
+        return [_from_plain(orjson.loads(line)) for line in file]
+
+
+def _to_plain(record: Record) -> dict[str, Any]:
+    if isinstance(record, Passage):
+        return {"row": record.source_row, "text": record.text}
+    messages = [{"role": message.role, "content": message.content} for message in record.messages]
+    return {"row": record.source_row, "messages": messages}
+
+
+def _from_plain(values: dict[str, Any]) -> Record:
+    if "text" in values:
+        return Passage(text=values["text"], source_row=values["row"])
+    messages = tuple(Message(role=turn["role"], content=turn["content"]) for turn in values["messages"])
+    return Conversation(messages=messages, source_row=values["row"])
