@@ -1,0 +1,44 @@
+"""What a chat asks of the model and what comes back. No torch here, so that the page may speak of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.data.records import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaneRequest:
+    """One column of a side-by-side chat: the conversation so far, to be answered by `adapter` (a key; None is the
+    base).
+    """
+
+    adapter: str | None
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen. `temperature` 0 takes the most likely one and ignores the rest."""
+
+    max_new_tokens: int = 200
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What is new in one pane.
+
+    `text` is to be appended. `tokens` and `seconds` (since the request began) are running totals of the pane.
+    `differs_at` counts the first token, from 1, that is not the base pane's; None while they agree or where no pane
+    shows the base.
+    """
+
+    pane: int
+    text: str
+    tokens: int
+    seconds: float
+    done: bool = False
+    differs_at: int | None = None
