@@ -69,12 +69,12 @@ class DataConfig:
 class OptimConfig:
     """AdamW with a linear warm-up and decay.
 
-    `batch_size` counts rows an optimizer step. `steps`, where given, wins over `epochs`. `micro_tokens` bounds the
-    tokens that go through the model at once and so the memory; it changes the result by rounding only. `warmup`
-    is a share of all steps.
+    `learning_rate` None is suited to the model's width (`core.train.schedule`). `batch_size` counts rows an optimizer
+    step. `steps`, where given, wins over `epochs`. `micro_tokens` bounds the tokens that go through the model at once
+    and so the memory; it changes the result by rounding only. `warmup` is a share of all steps.
     """
 
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     epochs: Annotated[float, Field(gt=0, le=1000)] = 3.0

@@ -1,0 +1,61 @@
+"""The front door: `python app.py` opens the workbench, `python app.py --help` lists what else there is.
+
+Exit codes: 0 done; 1 the run failed; 2 the request was wrong, which is said in one sentence on standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from core.errors import UserError
+from jobs.commands import DEFAULT_HOST, DEFAULT_PORT, HomeOption, HostOption, PortOption, commands, open_workbench
+
+if TYPE_CHECKING:
+    from jobs.service import Service
+
+
+@commands.callback(invoke_without_command=True)
+def workbench(context: typer.Context) -> None:
+    """Fine-tune language models with LoRA. Without a command, the workbench opens for the browser."""
+    if context.invoked_subcommand is None:
+        ui()
+
+
+@commands.command()
+def ui(host: HostOption = DEFAULT_HOST, port: PortOption = DEFAULT_PORT, home: HomeOption = None) -> None:
+    """Open the workbench for the browser."""
+    open_workbench(_serve, host, port, home)
+
+
+def _serve(service: Service, host: str, port: int) -> None:
+    from ui.app import serve  # here, because gradio takes seconds that no other command should wait for
+
+    serve(service, host, port)
+
+
+def main() -> int:
+    """Carry out the command line; the exit code."""
+    try:
+        code = commands(standalone_mode=False)
+    except typer.TyperException as error:
+        return _refuse(" ".join(error.format_message().split()).rstrip(".") + ".")
+    except UserError as error:
+        from jobs.following import RunFailed
+
+        _refuse(str(error))
+        return 1 if isinstance(error, RunFailed) else 2
+    except typer.Abort:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(sentence: str) -> int:
+    typer.echo(sentence, err=True)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

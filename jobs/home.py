@@ -1,0 +1,111 @@
+"""Where everything lies under the home folder. No other module joins these paths."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_data_dir
+
+from core.errors import ConfigError
+
+APP_NAME = "lora-workbench"
+HOME_VARIABLE = "LORA_WORKBENCH_HOME"
+
+PROJECT = Path(__file__).resolve().parent.parent
+EXAMPLES = PROJECT / "examples"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run's files."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "worker.log"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def home(self) -> Home:
+        return Home(self.path.parent.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder that holds the workbench's state."""
+
+    path: Path
+
+    @property
+    def database(self) -> Path:
+        return self.path / "workbench.db"
+
+    @property
+    def chat_log(self) -> Path:
+        return self.path / "chat.log"
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "exports"
+
+    @property
+    def datasets(self) -> Path:
+        return self.path / "datasets"
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    def dataset(self, dataset_id: str) -> Path:
+        """The folder of one dataset. The id comes from the store, never from a request."""
+        return self.datasets / dataset_id
+
+    def records(self, dataset_id: str) -> Path:
+        """The dataset's rows as the engine reads them."""
+        return self.dataset(dataset_id) / "records.jsonl"
+
+    def run(self, run_id: str) -> RunFolder:
+        """The folder of one run. The id comes from the store, never from a request."""
+        return RunFolder(self.runs / run_id)
+
+    def relative(self, path: Path) -> str:
+        """`path` as the store keeps it, so that a home can be moved."""
+        return path.relative_to(self.path).as_posix()
+
+
+def open_home(path: Path | None = None) -> Home:
+    """The home at `path`, else where the environment says, else in the platform's user-data folder; made if missing.
+
+    Raises:
+        ConfigError: the folder cannot be made or written to.
+    """
+    chosen = path or Path(os.environ.get(HOME_VARIABLE) or user_data_dir(APP_NAME))
+    home = Home(chosen.expanduser().resolve())
+    try:
+        for folder in (home.path, home.datasets, home.runs, home.exports):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The home folder {home.path} cannot be used", error.strerror or "", "Choose another with --home"
+        ) from error
+    if not os.access(home.path, os.W_OK):
+        raise ConfigError(f"The home folder {home.path} is read-only", hint="Choose another with --home")
+    return home

@@ -1,0 +1,96 @@
+"""A run's `events.jsonl` and `control` file: what the worker tells, and what it is told.
+
+Each event is one line, appended in one write by one writer, so a reader never meets a mixture of two. A line that was
+cut short by a crash is ended by the next writer and skipped by readers.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import orjson
+from pydantic import ValidationError
+
+from core.events import Event, from_json, to_dict
+
+Wish = Literal["keep", "cancel"]
+
+log = logging.getLogger(__name__)
+
+
+class EventWriter:
+    """Appends events to `path`, each with the time at which it was written (`time`, Unix seconds)."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            self._append(b"\n")
+
+    def write(self, event: Event) -> None:
+        """Append `event`.
+
+        Raises:
+            OSError: it could not be written whole; the disk is full.
+        """
+        self._append(orjson.dumps(to_dict(event) | {"time": self._clock()}) + b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+
+    def _append(self, line: bytes) -> None:
+        if os.write(self._file, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def read_events(path: Path, offset: int = 0) -> tuple[tuple[Event, ...], int]:
+    """The events in the whole lines of `path` from byte `offset` on, and the offset to go on from.
+
+    A file that is not there holds nothing yet.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            new = file.read()
+    except FileNotFoundError:
+        return (), offset
+    whole = new[: new.rfind(b"\n") + 1]
+    events = tuple(event for line in whole.split(b"\n") if line and (event := _parse(line)) is not None)
+    return events, offset + len(whole)
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        return from_json(line)
+    except ValidationError:
+        log.warning("Skipped a line of %d bytes that holds no event", len(line))
+        return None
+
+
+def write_wish(control: Path, wish: Wish) -> None:
+    """Tell the worker to end: after this step, keeping what was learned, or at once."""
+    draft = control.with_suffix(".new")
+    draft.write_text(wish)
+    draft.replace(control)
+
+
+def read_wish(control: Path) -> Wish | None:
+    """What the worker was told, if anything."""
+    try:
+        said = control.read_text()
+    except FileNotFoundError:
+        return None
+    return "keep" if said == "keep" else "cancel"

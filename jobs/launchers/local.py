@@ -1,0 +1,105 @@
+"""Starts workers as processes of this machine that outlive the process that started them.
+
+A worker is started with its gate shut: it reads one line from its standard input before it does anything, and leaves
+if that ends without one. So a worker whose start could not be put on record, because we died or the disk was full,
+never acts.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.errors import RunError
+from core.models.catalogue import MODELS_VARIABLE
+from jobs.home import PROJECT, RunFolder
+from jobs.processes import birth
+
+GATED = "--gated"
+WORKER_COMMAND = (sys.executable, "-m", "jobs.worker", GATED)
+CHILD_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that cannot be mistaken for another that gets its pid later; it leads its own process group."""
+
+    pid: int
+    birth: str
+
+
+def child_environment(models_root: Path) -> dict[str, str]:
+    """Our environment with what every process that loads models needs to know."""
+    return {**os.environ, **CHILD_ENVIRONMENT, MODELS_VARIABLE: str(models_root)}
+
+
+@dataclass(slots=True)
+class LocalLauncher:
+    """Starts `command` with a run's folder as its last argument, and knows how those that it started ended."""
+
+    environment: Mapping[str, str]
+    command: Sequence[str] = WORKER_COMMAND
+    _children: dict[Worker, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def launch(self, folder: RunFolder) -> Worker:
+        """A new worker, waiting at its gate.
+
+        Raises:
+            RunError: the machine has no room for another process.
+        """
+        try:
+            with folder.log.open("ab") as log:
+                child = subprocess.Popen(
+                    [*self.command, str(folder.path)],
+                    cwd=PROJECT,
+                    env=dict(self.environment),
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise RunError("The worker could not be started", error.strerror or "") from error
+        worker = Worker(child.pid, birth(child.pid) or "gone")
+        self._children[worker] = child
+        return worker
+
+    def open_gate(self, worker: Worker) -> None:
+        """Let the worker go about its run."""
+        gate = self._children[worker].stdin
+        assert gate is not None
+        with suppress(BrokenPipeError), gate:  # a worker that has died already tells so by its exit code
+            gate.write(b"go\n")
+
+    def abandon(self, worker: Worker) -> None:
+        """Take back a start that could not be put on record."""
+        child = self._children.pop(worker)
+        child.kill()
+        child.communicate()
+
+    def exit_code(self, worker: Worker) -> int | None:
+        """How a worker that we started ended (negative: by that signal); None while it runs, or if it is not ours."""
+        child = self._children.get(worker)
+        return child.poll() if child is not None else None
+
+    def is_ours(self, worker: Worker) -> bool:
+        """Whether we started this worker and so will learn how it ends."""
+        return worker in self._children
+
+    def forget(self, worker: Worker) -> None:
+        """The run's end is on record, and the worker's exit code is of no further use."""
+        self._children.pop(worker, None)
+
+    def let_go(self) -> None:
+        """Leave the workers to themselves, as when this process ends: the system will reap them."""
+        for child in self._children.values():
+            if child.poll() is None:
+                child.returncode = (
+                    0  # else Popen warns that it is forgotten while its process runs, which is the intent
+                )
+        self._children.clear()

@@ -1,0 +1,266 @@
+"""Starts queued runs and follows active ones: the only place where a run is moved on because of what its worker did.
+
+A tick asks of each active run: does its worker live, and what has it told? The events decide the state, the worker's
+death decides when: a run has ended only once its process has gone, so that the next one finds the device free. A
+worker that went without a last word leaves its run interrupted. Nothing here depends on having started the worker:
+after a restart the pid and birth in the store find it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from core.errors import RunError, UserError
+from core.events import Cancelled, Event, Failed, Finished, Started
+from jobs.adapters import describe_adapter
+from jobs.home import Home
+from jobs.journal import Wish, read_events, read_wish, write_wish
+from jobs.launchers.local import LocalLauncher, Worker
+from jobs.processes import is_alive, signal_group
+from jobs.store import Attempt, Store
+from jobs.views import RunProblem
+
+log = logging.getLogger(__name__)
+
+LastEvent = Finished | Cancelled | Failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long is waited for what, in seconds.
+
+    A worker that was asked to end while it prepares gets SIGTERM after `preparing`, and any that was asked to cancel
+    SIGKILL `kill` later. One that was asked to keep what it learned may need long for its last step and gets `keep`.
+    After its last event a worker has `leave` to exit. `gone` is how long we wait for a worker's parent, if that is
+    another process than this one, to say how it ended.
+    """
+
+    tick: float = 0.5
+    preparing: float = 8.0
+    kill: float = 20.0
+    keep: float = 600.0
+    leave: float = 10.0
+    gone: float = 2.0
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What the scheduler remembers of one attempt between two ticks. Losing it costs nothing but waiting anew."""
+
+    attempt: Attempt
+    offset: int
+    has_started: bool = False
+    last: LastEvent | None = None
+    last_since: float = 0.0
+    wish: Wish | None = None
+    wish_since: float = 0.0
+    gone_since: float | None = None
+
+
+class Scheduler:
+    """One thread on one home. `make_room` is called before a run starts, to free the device."""
+
+    def __init__(
+        self,
+        store: Store,
+        launcher: LocalLauncher,
+        *,
+        make_room: Callable[[], None] = lambda: None,
+        patience: Patience | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._home: Home = store.home
+        self._launcher = launcher
+        self._make_room = make_room
+        self._patience = patience or Patience()
+        self._monotonic = monotonic
+        self._watches: dict[str, _Watch] = {}
+        self._awake = threading.Event()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to tick, in a thread of its own."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
+            self._thread.start()
+
+    def wake(self) -> None:
+        """Tick now rather than soon."""
+        self._awake.set()
+
+    def close(self) -> None:
+        """End the thread. Workers go on."""
+        self._closing = True
+        self._awake.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._launcher.let_go()
+
+    def tick(self) -> None:
+        """Follow every active run, then start one if none is active."""
+        attempts = self._store.attempts()
+        self._forget_all_but(attempts)
+        for attempt in attempts:
+            self._follow(attempt)
+        if self._store.has_queued_run():
+            self._start_next()
+
+    def _loop(self) -> None:
+        while not self._closing:
+            try:
+                self.tick()
+            except Exception:  # a full disk or a locked database passes; a scheduler that died would not come back
+                log.exception("The scheduler's tick failed; it will try again")
+            self._awake.wait(self._patience.tick)
+            self._awake.clear()
+
+    # -- starting ------------------------------------------------------------------------------------------------
+
+    def _start_next(self) -> None:
+        self._make_room()
+        started: list[Worker] = []
+        chosen: list[str] = []
+
+        def launch(run_id: str) -> Worker:
+            chosen.append(run_id)
+            folder = self._home.run(run_id)
+            folder.control.unlink(missing_ok=True)
+            started.append(self._launcher.launch(folder))
+            return started[0]
+
+        try:
+            attempt = self._store.claim(launch)
+        except RunError as error:
+            self._store.fail_to_start(chosen[0], _problem(error))
+            return
+        except BaseException:
+            for worker in started:
+                self._launcher.abandon(worker)
+            raise
+        if attempt is not None:
+            self._launcher.open_gate(attempt.worker)
+            log.info("Run %s started as process %d", attempt.run_id, attempt.worker.pid)
+
+    # -- following -----------------------------------------------------------------------------------------------
+
+    def _follow(self, attempt: Attempt) -> None:
+        watch = self._watch(attempt)
+        is_there = self._is_there(attempt.worker)  # asked before reading: the dead write no more
+        events, watch.offset = read_events(self._home.run(attempt.run_id).events, watch.offset)
+        for event in events:
+            self._note(watch, event)
+        if watch.has_started and attempt.state == "preparing":
+            self._store.begin_steps(attempt)
+        if is_there:
+            self._hurry(watch)
+        elif watch.last is not None or not self._may_hear_more(watch):
+            self._conclude(watch)
+
+    def _is_there(self, worker: Worker) -> bool:
+        # Our own child is asked for its exit code: it looks dead a moment before it can say how it ended.
+        if self._launcher.is_ours(worker):
+            return self._launcher.exit_code(worker) is None
+        return is_alive(worker.pid, worker.birth)
+
+    def _watch(self, attempt: Attempt) -> _Watch:
+        watch = self._watches.get(attempt.run_id)
+        if watch is None or watch.attempt.number != attempt.number:
+            watch = _Watch(attempt=attempt, offset=attempt.events_offset)
+            self._watches[attempt.run_id] = watch
+        watch.attempt = attempt
+        if watch.wish != attempt.wish:
+            watch.wish, watch.wish_since = attempt.wish, self._monotonic()
+        return watch
+
+    def _note(self, watch: _Watch, event: Event) -> None:
+        if isinstance(event, Started):
+            watch.has_started = True
+        if isinstance(event, LastEvent):
+            watch.last, watch.last_since = event, self._monotonic()
+
+    def _may_hear_more(self, watch: _Watch) -> bool:
+        """Whether a dead worker's parent, being another live process, may still put its end on record."""
+        if self._launcher.is_ours(watch.attempt.worker):
+            return False
+        if watch.gone_since is None:
+            watch.gone_since = self._monotonic()
+        return self._monotonic() - watch.gone_since < self._patience.gone
+
+    def _hurry(self, watch: _Watch) -> None:
+        """Deliver the wish, and end a worker that does not heed it, or does not leave after its last event."""
+        now, patience, worker = self._monotonic(), self._patience, watch.attempt.worker
+        if watch.last is not None:
+            if now - watch.last_since > patience.leave:
+                signal_group(worker.pid, worker.birth, signal.SIGKILL)
+            return
+        if watch.wish is None:
+            return
+        control = self._home.run(watch.attempt.run_id).control
+        if read_wish(control) != watch.wish:
+            write_wish(control, watch.wish)
+        waited = now - watch.wish_since
+        may_kill_after = patience.preparing + patience.kill
+        if watch.wish == "keep" and watch.has_started:
+            may_kill_after = patience.keep
+        if waited > may_kill_after:
+            signal_group(worker.pid, worker.birth, signal.SIGKILL)
+        elif waited > patience.preparing and not watch.has_started:
+            signal_group(worker.pid, worker.birth, signal.SIGTERM)
+
+    def _conclude(self, watch: _Watch) -> None:
+        """Put the end of a run on record whose worker has gone."""
+        attempt, last = watch.attempt, watch.last
+        if isinstance(last, Finished):
+            self._register(attempt, last)
+        elif isinstance(last, Failed):
+            problem = RunProblem(title=last.title, detail=last.detail, hint=last.hint)
+            self._store.end(attempt, "failed", problem)
+        elif isinstance(last, Cancelled) or watch.wish == "cancel":
+            self._store.end(attempt, "cancelled")
+        else:
+            self._store.end(attempt, "interrupted", self._how_it_went(watch))
+
+    def _register(self, attempt: Attempt, finished: Finished) -> None:
+        run = self._store.run(attempt.run_id)
+        try:
+            adapter = describe_adapter(self._home.run(run.id).adapter)
+        except UserError as error:
+            self._store.end(attempt, "failed", _problem(error))
+            return
+        values = {
+            "name": run.name,
+            "folder": self._home.relative(self._home.run(run.id).adapter),
+            "base_model": run.config.base_model,
+            "eval_loss": finished.eval_loss,
+            "base_eval_loss": finished.base_eval_loss,
+        }
+        self._store.finish(attempt, {**adapter.as_row(), **values})
+
+    def _how_it_went(self, watch: _Watch) -> RunProblem:
+        code = self._launcher.exit_code(watch.attempt.worker)
+        hint = "Resume the run; it goes on from its last checkpoint"
+        if watch.wish == "keep" and not watch.has_started:
+            return RunProblem(title="The run was stopped before its first step", hint="Resume the run to begin again")
+        if code is None:
+            return RunProblem(title="The worker is gone", hint=hint)
+        if code < 0:
+            return RunProblem(title=f"The worker died (signal {-code})", hint=hint)
+        return RunProblem(
+            title=f"The worker left without a last word (exit code {code})", hint=f"See the log, then {hint}"
+        )
+
+    def _forget_all_but(self, attempts: tuple[Attempt, ...]) -> None:
+        active = {attempt.run_id for attempt in attempts}
+        for run_id in self._watches.keys() - active:
+            self._launcher.forget(self._watches.pop(run_id).attempt.worker)
+
+
+def _problem(error: UserError) -> RunProblem:
+    return RunProblem(title=error.title, detail=error.detail, hint=error.hint)

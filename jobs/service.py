@@ -1,0 +1,351 @@
+"""The only door to jobs, for the page and the command line. Nothing here imports torch.
+
+Every question is answered from the store and the files of the home folder, so any number of pages and terminals may
+ask at once, and an answer never depends on who started a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import psutil
+
+from core.config import RunConfig, to_dict
+from core.data.records import Record
+from core.errors import ConfigError, UserError
+from core.events import Event
+from core.generate.requests import Delta, PaneRequest, Sampling
+from core.models.catalogue import default_models_root
+from jobs import bases
+from jobs.adapters import describe_adapter, write_zip
+from jobs.chat_client import ChatClient
+from jobs.datasets import Datasets, examples
+from jobs.home import open_home
+from jobs.ids import new_id
+from jobs.journal import Wish, read_events, write_wish
+from jobs.launchers.local import LocalLauncher, child_environment
+from jobs.machine import gpu_names
+from jobs.names import checked_name
+from jobs.scheduler import Scheduler
+from jobs.store import Store
+from jobs.views import (
+    ACTIVE_STATES,
+    ENDED_STATES,
+    RESUMABLE_STATES,
+    Adapter,
+    ChatUpdate,
+    Dataset,
+    Estimate,
+    Example,
+    Machine,
+    ModelCard,
+    Pane,
+    Run,
+    RunProblem,
+    RunState,
+    Waiting,
+)
+
+__all__ = [
+    "ACTIVE_STATES",
+    "ENDED_STATES",
+    "RESUMABLE_STATES",
+    "Adapter",
+    "ChatUpdate",
+    "Dataset",
+    "Delta",
+    "Estimate",
+    "Example",
+    "Machine",
+    "ModelCard",
+    "Pane",
+    "Run",
+    "RunProblem",
+    "RunState",
+    "Service",
+    "UserError",
+    "Waiting",
+]
+
+LOG_TAIL_BYTES = 64 * 1024
+
+
+class Service:
+    """The workbench on one home folder.
+
+    Args:
+        home: the folder that holds its state; by default what the environment or the platform says.
+        models_root: the folder that keeps downloaded base models, by default likewise.
+
+    Raises:
+        ConfigError: the home folder cannot be used.
+    """
+
+    def __init__(self, home: Path | None = None, models_root: Path | None = None) -> None:
+        self._home = open_home(home)
+        self.home = self._home.path
+        self._models_root = (models_root or default_models_root()).resolve()
+        self._store = Store(self._home)
+        self._datasets = Datasets(self._home, self._store)
+        environment = child_environment(self._models_root)
+        self._chat = ChatClient(self._models_root, self._home.chat_log, environment)
+        launcher = LocalLauncher(environment)
+        self._scheduler = Scheduler(self._store, launcher, make_room=self._chat.leave_if_idle)
+
+    def start(self) -> None:
+        """Start queued runs and follow active ones from now on."""
+        self._scheduler.start()
+
+    def close(self) -> None:
+        """End the scheduler and the chat process. Runs go on."""
+        self._scheduler.close()
+        self._chat.close()
+        self._store.close()
+
+    # -- datasets ------------------------------------------------------------------------------------------------
+
+    def examples(self) -> tuple[Example, ...]:
+        """The datasets that come with the workbench."""
+        return examples()
+
+    def add_dataset(self, path: Path, name: str | None = None, skip_bad_rows: bool = False) -> Dataset:
+        """Read and keep the file at `path`; one that is refused leaves nothing behind.
+
+        Raises:
+            DataError: no dataset can be read from it.
+            ConfigError: the name cannot be used.
+        """
+        return self._datasets.add(path, name, skip_bad_rows)
+
+    def add_example(self, key: str) -> Dataset:
+        """The dataset made of an example; the same one each time.
+
+        Raises:
+            NotFound: there is no such example.
+        """
+        return self._datasets.add_example(key)
+
+    def datasets(self) -> tuple[Dataset, ...]:
+        """Newest first."""
+        return self._store.datasets()
+
+    def dataset(self, dataset_id: str) -> Dataset:
+        """Raises: NotFound."""
+        return self._store.dataset(dataset_id)
+
+    def preview(self, dataset_id: str, limit: int = 20) -> tuple[Record, ...]:
+        """The dataset's first rows.
+
+        Raises:
+            NotFound: there is no such dataset.
+        """
+        return self._datasets.preview(dataset_id, limit)
+
+    # -- models --------------------------------------------------------------------------------------------------
+
+    def inspect_model(self, ref: str) -> ModelCard:
+        """What can be adapted in a base model; without numbers while it is not on this machine.
+
+        Raises:
+            ModelError: there is no such model, or its files are broken.
+        """
+        return bases.inspect_model(ref, self._models_root)
+
+    def estimate(self, config: RunConfig) -> Estimate | None:
+        """What a config would train and write; None while its base model is not on this machine.
+
+        Raises:
+            ConfigError: a target matches nothing, or the rank is too large for a layer.
+            ModelError: as `inspect_model`.
+        """
+        return bases.estimate(config, self._models_root)
+
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    def submit(self, config: RunConfig, key: str | None = None) -> Run:
+        """Queue a run. A second submit with the same `key` gives the first one's run.
+
+        Raises:
+            NotFound: the dataset is not there.
+            ConfigError, ModelError: as `estimate`.
+        """
+        if key is not None and (known := self._store.run_submitted_as(key)) is not None:
+            return known
+        self._store.dataset(config.data.dataset_id)
+        config = bases.with_absolute_base(config, self._models_root)
+        bases.estimate(config, self._models_root)
+        run_id = new_id()
+        folder = self._home.run(run_id)
+        folder.path.mkdir()
+        folder.config.write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
+        try:
+            run = self._store.add_run(run_id, config, key)
+        except BaseException:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+        if run.id != run_id:  # the same key, submitted at the same moment
+            shutil.rmtree(folder.path, ignore_errors=True)
+        self._scheduler.wake()
+        return run
+
+    def runs(self) -> tuple[Run, ...]:
+        """Newest first."""
+        return self._store.runs()
+
+    def run(self, run_id: str) -> Run:
+        """Raises: NotFound."""
+        return self._store.run(run_id)
+
+    def events(self, run_id: str, offset: int = 0) -> tuple[tuple[Event, ...], int]:
+        """A run's events from byte `offset` of its file on, and the offset to ask from next.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        return read_events(self._home.run(self._store.run(run_id).id).events, offset)
+
+    def log_tail(self, run_id: str, lines: int = 50) -> str:
+        """The last lines of what the run's worker logged.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        log = self._home.run(self._store.run(run_id).id).log
+        if not log.exists():
+            return ""
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def stop_run(self, run_id: str) -> None:
+        """Let a run finish its step and keep what it learned; one that is still queued is cancelled.
+
+        Raises:
+            NotFound: there is no such run.
+            RunError: it has ended already.
+        """
+        self._ask_to_end(run_id, "keep")
+
+    def cancel_run(self, run_id: str) -> None:
+        """Give a run up. Its last checkpoint stays.
+
+        Raises:
+            NotFound: there is no such run.
+            RunError: it has ended already.
+        """
+        self._ask_to_end(run_id, "cancel")
+
+    def resume_run(self, run_id: str) -> Run:
+        """Queue a failed, cancelled or interrupted run again, to go on from its last checkpoint.
+
+        Raises:
+            NotFound: there is no such run.
+            RunError: it is not one that can go on.
+        """
+        run = self._store.requeue(run_id)
+        self._scheduler.wake()
+        return run
+
+    def _ask_to_end(self, run_id: str, wish: Wish) -> None:
+        if self._store.ask_to_end(run_id, wish) == "stopping":
+            write_wish(self._home.run(run_id).control, wish)
+            self._scheduler.wake()
+
+    # -- adapters ------------------------------------------------------------------------------------------------
+
+    def adapters(self) -> tuple[Adapter, ...]:
+        """Newest first."""
+        return self._store.adapters()
+
+    def adapter(self, adapter_id: str) -> Adapter:
+        """Raises: NotFound."""
+        return self._store.adapter(adapter_id)
+
+    def rename_adapter(self, adapter_id: str, name: str) -> None:
+        """Raises: NotFound, ConfigError."""
+        self._store.rename_adapter(adapter_id, checked_name(name))
+
+    def export_zip(self, adapter_id: str) -> Path:
+        """A zip of the adapter in PEFT's format.
+
+        Raises:
+            NotFound: there is no such adapter.
+            AdapterError: its files have gone.
+        """
+        return write_zip(self._store.adapter(adapter_id), self._home.exports)
+
+    # -- chat ----------------------------------------------------------------------------------------------------
+
+    def chat(
+        self,
+        panes: Sequence[Pane],
+        *,
+        base_model: str | None = None,
+        max_new_tokens: int = 200,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[ChatUpdate]:
+        """Replies to every pane, streaming together. Closing the iterator stops them.
+
+        Raises:
+            NotFound, AdapterError, ModelError, ConfigError: at once, or while iterating when loading fails.
+        """
+        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        _check_chat(panes, sampling)
+        named: list[tuple[str, str]] = []
+        requests = []
+        for pane in panes:
+            folder = None
+            if pane.adapter is not None:
+                label, base, folder = self._find_adapter(pane.adapter)
+                named.append((label, base))
+            requests.append(PaneRequest(adapter=str(folder) if folder else None, messages=tuple(pane.messages)))
+        base = bases.shared_base(named, base_model, self._models_root)
+        return self._chat.reply(base, requests, sampling)
+
+    def _find_adapter(self, adapter: str) -> tuple[str, str, Path]:
+        """An adapter's name, its base model's name and its folder; `adapter` is an id or a folder."""
+        folder = Path(adapter).expanduser()
+        if os.sep in adapter or folder.is_dir():
+            folder = folder.resolve()
+            return folder.name, describe_adapter(folder).base_model, folder
+        known = self._store.adapter(adapter)
+        describe_adapter(known.path)
+        return known.name, known.base_model, known.path
+
+    # -- machine -------------------------------------------------------------------------------------------------
+
+    def machine(self) -> Machine:
+        """What this machine has free at the moment, and which run it carries out."""
+        memory = psutil.virtual_memory()
+        return Machine(
+            cpu_count=os.cpu_count() or 1,
+            memory_total_bytes=memory.total,
+            memory_free_bytes=memory.available,
+            gpus=self._gpus,
+            active_run=self._store.active_run(),
+        )
+
+    @cached_property
+    def _gpus(self) -> tuple[str, ...]:
+        return gpu_names()
+
+
+def _check_chat(panes: Sequence[Pane], sampling: Sampling) -> None:
+    if not panes:
+        raise ConfigError("There is nobody to ask", hint="Add a pane")
+    if any(not pane.messages or pane.messages[-1].role != "user" for pane in panes):
+        raise ConfigError("There is no message to answer", hint="Type one")
+    if sampling.max_new_tokens < 1:
+        raise ConfigError(f"Max new tokens is {sampling.max_new_tokens}", hint="It must be at least 1")
+    if sampling.temperature < 0:
+        raise ConfigError(f"Temperature is {sampling.temperature}", hint="It must be 0 or more")
+    if not 0 < sampling.top_p <= 1:
+        raise ConfigError(f"Top p is {sampling.top_p}", hint="It must be above 0 and at most 1")

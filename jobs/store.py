@@ -1,0 +1,325 @@
+"""Datasets, runs and adapters in SQLite.
+
+A run's row is moved from state to state only by the functions here that name the states they start from; one that
+finds the run elsewhere changes nothing and says so. Two schedulers on one home can therefore both follow a run: the
+first to see its end wins, and the second finds it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Select, insert, select, update
+
+from core.config import RunConfig, parse, to_dict
+from core.errors import NotFound, RunError
+from jobs import tables
+from jobs.database import Database
+from jobs.home import Home
+from jobs.ids import new_id
+from jobs.journal import Wish
+from jobs.launchers.local import Worker
+from jobs.views import ACTIVE_STATES, RESUMABLE_STATES, Adapter, Dataset, Run, RunProblem, RunState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """An active run as the scheduler follows it: which worker carries it out, and since which byte of its events."""
+
+    run_id: str
+    number: int
+    state: RunState
+    worker: Worker
+    events_offset: int
+    wish: Wish | None
+
+
+class Store:
+    """The database under `home`, migrated when opened. `clock` gives Unix seconds."""
+
+    def __init__(self, home: Home, clock: Callable[[], float] = time.time) -> None:
+        self.home = home
+        self._clock = clock
+        self._database = Database(home.database)
+        self._database.migrate()
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._database.close()
+
+    # -- datasets ------------------------------------------------------------------------------------------------
+
+    def add_dataset(self, values: dict[str, Any]) -> Dataset:
+        """Register a dataset whose folder is in place; a known `example_key` gives the dataset that is there."""
+        with self._database.write() as connection:
+            known = _one(connection, select(tables.datasets).filter_by(example_key=values.get("example_key")))
+            if values.get("example_key") is None or known is None:
+                connection.execute(insert(tables.datasets).values(created_at=self._clock(), **values))
+                known = _one(connection, select(tables.datasets).filter_by(id=values["id"]))
+        assert known is not None
+        return _dataset(known)
+
+    def datasets(self) -> tuple[Dataset, ...]:
+        """Newest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(tables.datasets).order_by(tables.datasets.c.created_at.desc(), tables.datasets.c.id.desc())
+            ).mappings()
+            return tuple(_dataset(row) for row in rows)
+
+    def dataset(self, dataset_id: str) -> Dataset:
+        """Raises: NotFound."""
+        return _dataset(self._find(select(tables.datasets).filter_by(id=dataset_id), "dataset", dataset_id))
+
+    def example_dataset(self, example_key: str) -> Dataset | None:
+        """The dataset that was made of this example, if there is one."""
+        with self._database.read() as connection:
+            row = _one(connection, select(tables.datasets).filter_by(example_key=example_key))
+            return _dataset(row) if row is not None else None
+
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    def add_run(self, run_id: str, config: RunConfig, key: str | None) -> Run:
+        """Queue a run whose folder is in place, or give the run that was submitted under `key` before."""
+        now = self._clock()
+        with self._database.write() as connection:
+            known = _one(connection, _RUNS.where(tables.runs.c.submit_key == key)) if key is not None else None
+            if known is not None:
+                return _run(known)
+            values = {"id": run_id, "submit_key": key, "dataset_id": config.data.dataset_id, "state": "queued"}
+            text = json.dumps(to_dict(config))
+            connection.execute(insert(tables.runs).values(config=text, created_at=now, queued_at=now, **values))
+        return self.run(run_id)
+
+    def run_submitted_as(self, key: str) -> Run | None:
+        """The run that was submitted under `key`, if there is one."""
+        with self._database.read() as connection:
+            row = _one(connection, _RUNS.where(tables.runs.c.submit_key == key))
+            return _run(row) if row is not None else None
+
+    def runs(self) -> tuple[Run, ...]:
+        """Newest first."""
+        with self._database.read() as connection:
+            return tuple(
+                _run(row)
+                for row in connection.execute(
+                    _RUNS.order_by(tables.runs.c.created_at.desc(), tables.runs.c.id.desc())
+                ).mappings()
+            )
+
+    def run(self, run_id: str) -> Run:
+        """Raises: NotFound."""
+        return _run(self._find(_RUNS.where(tables.runs.c.id == run_id), "run", run_id))
+
+    def active_run(self) -> Run | None:
+        """The run that holds the device, if one does."""
+        with self._database.read() as connection:
+            row = _one(connection, _RUNS.where(tables.runs.c.state.in_(ACTIVE_STATES)))
+            return _run(row) if row is not None else None
+
+    def has_queued_run(self) -> bool:
+        """Whether a run waits and none holds the device; only a hint, since another process may be faster."""
+        states = select(tables.runs.c.state).where(tables.runs.c.state.in_(("queued", *ACTIVE_STATES))).distinct()
+        with self._database.read() as connection:
+            return connection.execute(states).scalars().all() == ["queued"]
+
+    def claim(self, launch: Callable[[str], Worker]) -> Attempt | None:
+        """Start the run that has waited longest, unless another is active; None where there is nothing to start.
+
+        `launch` is called with the run's id while this process alone may write, so no other can start the same run.
+        What it started must wait for word before it acts: only once this returns is the start on record.
+        """
+        with self._database.write() as connection:
+            active = select(tables.runs.c.id).where(tables.runs.c.state.in_(ACTIVE_STATES))
+            if connection.execute(active).first() is not None:
+                return None
+            queued = select(tables.runs).filter_by(state="queued").order_by(tables.runs.c.queued_at, tables.runs.c.id)
+            row = _one(connection, queued)
+            if row is None:
+                return None
+            events = self.home.run(row["id"]).events
+            values: dict[str, Any] = {
+                "state": "preparing",
+                "attempt": row["attempt"] + 1,
+                "events_offset": events.stat().st_size if events.exists() else 0,
+                "started_at": row["started_at"] or self._clock(),
+            }
+            worker = launch(row["id"])
+            values |= {"pid": worker.pid, "birth": worker.birth}
+            connection.execute(update(tables.runs).filter_by(id=row["id"]).values(**values))
+            return _attempt({**row, **values})
+
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every active run's attempt."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(tables.runs).where(tables.runs.c.state.in_(ACTIVE_STATES))).mappings()
+            return tuple(_attempt(row) for row in rows)
+
+    def begin_steps(self, attempt: Attempt) -> None:
+        """From preparing to running; a run that was asked to stop meanwhile stays stopping."""
+        with self._database.write() as connection:
+            _move(connection, attempt.run_id, ("preparing",), {"state": "running"}, attempt.number)
+
+    def fail_to_start(self, run_id: str, problem: RunProblem) -> None:
+        """From queued to failed: its worker could not even be launched."""
+        with self._database.write() as connection:
+            _move(connection, run_id, ("queued",), _ending("failed", problem, self._clock()))
+
+    def end(self, attempt: Attempt, state: RunState, problem: RunProblem | None = None) -> bool:
+        """From any active state to an ended one. False where somebody else saw the end first."""
+        with self._database.write() as connection:
+            values = _ending(state, problem, self._clock())
+            return _move(connection, attempt.run_id, ACTIVE_STATES, values, attempt.number)
+
+    def finish(self, attempt: Attempt, adapter: dict[str, Any]) -> bool:
+        """From any active state to finished, with its adapter registered. False where somebody else did it first."""
+        with self._database.write() as connection:
+            values = _ending("finished", None, self._clock())
+            moved = _move(connection, attempt.run_id, ACTIVE_STATES, values, attempt.number)
+            if moved:
+                row = {"id": new_id(), "run_id": attempt.run_id, "created_at": self._clock(), **adapter}
+                connection.execute(insert(tables.adapters).values(**row))
+            return moved
+
+    def ask_to_end(self, run_id: str, wish: Wish) -> RunState:
+        """Cancel a queued run, or note the wish on an active one. Says the state that the run is in now.
+
+        Raises:
+            NotFound: there is no such run.
+            RunError: it has ended already.
+        """
+        with self._database.write() as connection:
+            if _move(connection, run_id, ("queued",), _ending("cancelled", None, self._clock())):
+                return "cancelled"
+            if _move(connection, run_id, ACTIVE_STATES, {"state": "stopping", "wish": wish}):
+                return "stopping"
+        run = self.run(run_id)
+        raise RunError(f"The run {run.name} has already ended ({run.state})")
+
+    def requeue(self, run_id: str) -> Run:
+        """Queue an ended run again, to go on from its last checkpoint.
+
+        Raises:
+            NotFound: there is no such run.
+            RunError: it is not one that can go on.
+        """
+        fresh = {"ended_at": None, "wish": None, "pid": None, "birth": None}
+        fresh |= {"error_title": None, "error_detail": None, "error_hint": None}
+        with self._database.write() as connection:
+            values = {"state": "queued", "queued_at": self._clock(), **fresh}
+            moved = _move(connection, run_id, RESUMABLE_STATES, values)
+        run = self.run(run_id)
+        if not moved:
+            raise RunError(f"The run {run.name} cannot be resumed: it is {run.state}")
+        return run
+
+    # -- adapters ------------------------------------------------------------------------------------------------
+
+    def adapters(self) -> tuple[Adapter, ...]:
+        """Newest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(tables.adapters).order_by(tables.adapters.c.created_at.desc(), tables.adapters.c.id.desc())
+            ).mappings()
+            return tuple(self._adapter(row) for row in rows)
+
+    def adapter(self, adapter_id: str) -> Adapter:
+        """Raises: NotFound."""
+        return self._adapter(self._find(select(tables.adapters).filter_by(id=adapter_id), "adapter", adapter_id))
+
+    def rename_adapter(self, adapter_id: str, name: str) -> None:
+        """Raises: NotFound."""
+        with self._database.write() as connection:
+            connection.execute(update(tables.adapters).filter_by(id=adapter_id).values(name=name))
+        self.adapter(adapter_id)
+
+    def _adapter(self, row: RowMapping) -> Adapter:
+        values = dict(row)
+        folder = self.home.path / values.pop("folder")
+        values |= {"targets": tuple(json.loads(values["targets"])), "created_at": _moment(values["created_at"])}
+        return Adapter(path=folder, **values)
+
+    def _find(self, query: Select[Any], kind: str, wanted: str) -> RowMapping:
+        with self._database.read() as connection:
+            row = _one(connection, query)
+        if row is None:
+            raise NotFound(f"There is no {kind} {wanted}", hint=f"List the {kind}s to see their ids")
+        return row
+
+
+_RUNS = (
+    select(tables.runs, tables.datasets.c.name.label("dataset_name"), tables.adapters.c.id.label("adapter_id"))
+    .join(tables.datasets, tables.runs.c.dataset_id == tables.datasets.c.id)
+    .outerjoin(tables.adapters, tables.adapters.c.run_id == tables.runs.c.id)
+)
+
+
+def _one(connection: Connection, query: Select[Any]) -> RowMapping | None:
+    return connection.execute(query.limit(1)).mappings().first()
+
+
+def _move(
+    connection: Connection,
+    run_id: str,
+    from_states: tuple[RunState, ...],
+    values: dict[str, Any],
+    attempt: int | None = None,
+) -> bool:
+    """Change the run's row if it is in one of `from_states` (and in that attempt); whether it was."""
+    change = update(tables.runs).where(tables.runs.c.id == run_id, tables.runs.c.state.in_(from_states))
+    if attempt is not None:
+        change = change.where(tables.runs.c.attempt == attempt)
+    return connection.execute(change.values(**values)).rowcount == 1
+
+
+def _ending(state: RunState, problem: RunProblem | None, now: float) -> dict[str, Any]:
+    values: dict[str, Any] = {"state": state, "ended_at": now}
+    if problem is not None:
+        values |= {"error_title": problem.title, "error_detail": problem.detail, "error_hint": problem.hint}
+    return values
+
+
+def _moment(seconds: float | None) -> Any:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _dataset(row: RowMapping) -> Dataset:
+    values = {key: value for key, value in row.items() if key != "example_key"}
+    return Dataset(**{**values, "created_at": _moment(row["created_at"])})
+
+
+def _attempt(row: Any) -> Attempt:
+    worker = Worker(pid=row["pid"], birth=row["birth"])
+    return Attempt(
+        run_id=row["id"],
+        number=row["attempt"],
+        state=row["state"],
+        worker=worker,
+        events_offset=row["events_offset"],
+        wish=row["wish"],
+    )
+
+
+def _run(row: RowMapping) -> Run:
+    config = parse(json.loads(row["config"]))
+    problem = None
+    if row["error_title"] is not None:
+        problem = RunProblem(title=row["error_title"], detail=row["error_detail"], hint=row["error_hint"])
+    return Run(
+        id=row["id"],
+        name=config.name,
+        state=row["state"],
+        config=config,
+        dataset_name=row["dataset_name"],
+        created_at=_moment(row["created_at"]),
+        started_at=_moment(row["started_at"]),
+        ended_at=_moment(row["ended_at"]),
+        pid=row["pid"] if row["state"] in ACTIVE_STATES else None,
+        error=problem,
+        adapter_id=row["adapter_id"],
+    )

@@ -1,0 +1,61 @@
+"""The store's tables as SQLAlchemy sees them. `jobs/migrations` makes them; a test holds the two together."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Float, ForeignKey, Integer, MetaData, Table, Text
+
+metadata = MetaData()
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("example_key", Text, unique=True),
+    Column("name", Text, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("file_format", Text, nullable=False),
+    Column("row_format", Text, nullable=False),
+    Column("skipped", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("submit_key", Text, unique=True),
+    Column("dataset_id", Text, ForeignKey("datasets.id"), nullable=False),
+    Column("config", Text, nullable=False),
+    Column("state", Text, nullable=False, index=True),
+    Column("created_at", Float, nullable=False),
+    Column("queued_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    # The attempt: which process carries the run out, and where in events.jsonl its events begin.
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("pid", Integer),
+    Column("birth", Text),
+    Column("events_offset", Integer, nullable=False, default=0),
+    Column("wish", Text),
+    Column("error_title", Text),
+    Column("error_detail", Text),
+    Column("error_hint", Text),
+)
+
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("run_id", Text, ForeignKey("runs.id"), unique=True),
+    Column("name", Text, nullable=False),
+    Column("base_model", Text, nullable=False),
+    Column("folder", Text, nullable=False),  # relative to the home
+    Column("rank", Integer, nullable=False),
+    Column("alpha", Float, nullable=False),
+    Column("targets", Text, nullable=False),  # a JSON list
+    Column("bytes", Integer, nullable=False),
+    Column("eval_loss", Float),
+    Column("base_eval_loss", Float),
+    Column("fingerprint", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)

@@ -1,0 +1,142 @@
+"""What `jobs.service` answers with: frozen values that a page or a terminal can draw without asking further."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from core.config import RunConfig
+from core.data.records import Message
+from core.generate.requests import Delta
+from core.models.catalogue import ModelSource
+from core.models.shapes import LinearShape
+
+RunState = Literal["queued", "preparing", "running", "stopping", "finished", "failed", "cancelled", "interrupted"]
+
+ACTIVE_STATES: tuple[RunState, ...] = ("preparing", "running", "stopping")
+ENDED_STATES: tuple[RunState, ...] = ("finished", "failed", "cancelled", "interrupted")
+RESUMABLE_STATES: tuple[RunState, ...] = ("failed", "cancelled", "interrupted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunProblem:
+    """Why a run did not finish, in the words of a `UserError`."""
+
+    title: str
+    detail: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run as the store knows it. Its events and log are asked for apart."""
+
+    id: str
+    name: str
+    state: RunState
+    config: RunConfig
+    dataset_name: str
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    pid: int | None = None
+    error: RunProblem | None = None
+    adapter_id: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will happen to the run unless somebody resumes it."""
+        return self.state in ENDED_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A file that was read and kept. `skipped` counts rows that were left out with the user's consent."""
+
+    id: str
+    name: str
+    rows: int
+    file_format: str
+    row_format: str
+    skipped: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A dataset that comes with the workbench."""
+
+    key: str
+    title: str
+    description: str
+    rows: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A registered adapter. `fingerprint` is the start of its weights' SHA-256; losses are nats a trained token."""
+
+    id: str
+    name: str
+    base_model: str
+    run_id: str | None
+    path: Path
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    bytes: int
+    eval_loss: float | None
+    base_eval_loss: float | None
+    fingerprint: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """A base model: what can be adapted in it. Without parameters and shapes while it is not on this machine."""
+
+    source: ModelSource
+    parameters: int | None
+    shapes: tuple[LinearShape, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a config would train and write, from the model's shapes alone."""
+
+    trainable_parameters: int
+    base_parameters: int
+    adapter_bytes: int
+    adapted_modules: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What this machine has and does."""
+
+    cpu_count: int
+    memory_total_bytes: int
+    memory_free_bytes: int
+    gpus: tuple[str, ...]
+    active_run: Run | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pane:
+    """One conversation of a chat. `adapter` is an adapter's id or folder; None asks the base model."""
+
+    adapter: str | None
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Nothing to read yet: `phase` says for what one waits. May come again with the same phase."""
+
+    phase: str
+
+
+ChatUpdate = Waiting | Delta

@@ -1,0 +1,103 @@
+"""The process that carries out one run: `python -m jobs.worker RUN_DIR`.
+
+It tells everything it does by appending events to the run's folder and is told to end by the `control` file there, so
+it needs neither the store nor the process that started it. Standard error goes to the run's log.
+
+Until the first step there is nothing to keep, and SIGTERM ends the process at once; from then on it means: finish the
+step and keep what was learned, as when the machine shuts down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from core.config import parse
+from core.errors import UserError
+from core.events import Event, Failed, Started
+from core.models.catalogue import default_models_root
+from jobs.home import RunFolder
+from jobs.journal import EventWriter, read_wish
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Carry out the run whose folder the command line names; 0 unless it failed."""
+    options = _options(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if options.gated and not sys.stdin.readline():
+        return 0  # whoever started us could not put it on record
+    folder = RunFolder(options.run_folder.resolve())
+    with EventWriter(folder.events) as journal:
+        try:
+            return _tell(_events(folder), journal)
+        except UserError as error:
+            log.info("The run failed: %s", error, exc_info=error)
+            journal.write(Failed(title=error.title, detail=error.detail, hint=error.hint))
+        except Exception as error:
+            log.exception("The run failed because of a fault of ours")
+            title = f"The worker hit a fault of ours: {type(error).__name__}: {error}"
+            journal.write(Failed(title=title, hint="See the log; the last lines say where"))
+    return 1
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="jobs.worker", description="Carry out one run.")
+    parser.add_argument("run_folder", type=Path)
+    parser.add_argument("--gated", action="store_true", help="wait for a line on standard input before doing anything")
+    return parser.parse_args(arguments)
+
+
+def _tell(events: Iterator[Event], journal: EventWriter) -> int:
+    for event in events:
+        journal.write(event)
+        if isinstance(event, Failed):
+            return 1
+    return 0
+
+
+def _events(folder: RunFolder) -> Iterator[Event]:
+    config = parse(orjson.loads(folder.config.read_bytes()))
+    from core.data.records import read_records
+    from core.train.run import carry_out  # torch comes in here, after everything that can be wrong without it
+
+    stop = _Stop(folder.control)
+    for event in carry_out(
+        config,
+        records=read_records(folder.home.records(config.data.dataset_id)),
+        run_folder=folder.path,
+        models_root=default_models_root(),
+        stop=stop,
+    ):
+        if isinstance(event, Started):
+            stop.heed_sigterm()
+        yield event
+
+
+class _Stop:
+    """Answers whether the run is to end: because the control file says so, or a SIGTERM came."""
+
+    def __init__(self, control: Path) -> None:
+        self._control = control
+        self._was_terminated = False
+
+    def __call__(self) -> str | None:
+        return read_wish(self._control) or ("keep" if self._was_terminated else None)
+
+    def heed_sigterm(self) -> None:
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, _number: int, _frame: types.FrameType | None) -> None:
+        self._was_terminated = True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""What the tests of jobs share: a home, a tiny base model, a small dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.config import RunConfig, parse
+from jobs.home import Home, open_home
+from jobs.service import Service
+from jobs.store import Store
+from tests.jobs.tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Workers on the tiny model use one thread: more only get into each other's way, and into other tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return open_home(tmp_path / "home")
+
+
+@pytest.fixture
+def store(home: Home) -> Iterator[Store]:
+    store = Store(home)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path / "home", tmp_path / "models")
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def dataset_file(tmp_path: Path) -> Path:
+    """Twelve conversations."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {i}?"},
+                {"role": "assistant", "content": f"It is {i}, matey."},
+            ]
+        }
+        for i in range(12)
+    ]
+    file = tmp_path / "numbers.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def add_dataset_row(store: Store, dataset_id: str = "D") -> str:
+    """A dataset as far as runs refer to it."""
+    values = {
+        "id": dataset_id,
+        "name": "rows",
+        "rows": 3,
+        "file_format": "jsonl",
+        "row_format": "messages",
+        "skipped": 0,
+    }
+    return store.add_dataset(values).id
+
+
+def queue_run(store: Store, run_id: str, key: str | None = None) -> RunConfig:
+    """A queued run with its folder."""
+    config = parse({"name": f"run {run_id}", "data": {"dataset_id": "D"}})
+    store.home.run(run_id).path.mkdir()
+    store.add_run(run_id, config, key)
+    return config

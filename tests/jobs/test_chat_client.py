@@ -1,0 +1,194 @@
+"""The chat process from its parent's side: it starts when asked, takes turns, and leaves when it should."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.data.records import Message
+from core.errors import AdapterError, RunError
+from core.generate.requests import Delta, PaneRequest, Sampling
+from jobs.chat_client import ChatClient
+from jobs.home import PROJECT
+from jobs.processes import birth
+from jobs.views import ChatUpdate, Waiting
+from tests.jobs.waiting import wait_for
+
+COMMAND = (sys.executable, "-m", "tests.jobs.stand_in_chat")
+HELLO = PaneRequest(adapter=None, messages=(Message(role="user", content="hello"),))
+
+Connect = Callable[..., ChatClient]
+
+
+@pytest.fixture
+def connect(tmp_path: Path) -> Iterator[Connect]:
+    clients: list[ChatClient] = []
+
+    def connect(idle_seconds: float = 600.0) -> ChatClient:
+        log = tmp_path / "chat.log"
+        clients.append(ChatClient(tmp_path, log, os.environ, idle_seconds=idle_seconds, command=COMMAND))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+def ask(client: ChatClient, base: str = "echo") -> list[ChatUpdate]:
+    return list(client.reply(base, [HELLO], Sampling()))
+
+
+def pid_of(updates: list[ChatUpdate]) -> int:
+    (text,) = [update.text for update in updates if isinstance(update, Delta)]
+    found = re.search(r"\((\d+)\)", text)
+    assert found
+    return int(found[1])
+
+
+def read_until_text(replies: Iterator[ChatUpdate]) -> None:
+    while not isinstance(next(replies), Delta):
+        pass
+
+
+def test_phases_come_before_the_text_and_prints_of_libraries_do_not_disturb(connect: Connect, tmp_path: Path) -> None:
+    updates = ask(connect())
+    phases = list(dict.fromkeys(update.phase for update in updates if isinstance(update, Waiting)))
+    assert phases == ["starting", "loading echo", "reading the prompt"]
+    assert isinstance(updates[-1], Delta) and updates[-1].text.startswith("None: hello") and updates[-1].done
+    assert "a library prints" in (tmp_path / "chat.log").read_text()
+
+
+def test_a_second_reply_needs_no_second_process(connect: Connect) -> None:
+    client = connect()
+    first, second = ask(client), ask(client)
+    assert pid_of(first) == pid_of(second)
+    assert "loading echo" not in {update.phase for update in second if isinstance(update, Waiting)}
+
+
+def test_adapters_are_named_by_the_key_that_loading_them_gave(connect: Connect) -> None:
+    pane = PaneRequest(adapter="/somewhere/captain", messages=HELLO.messages)
+    texts = [u.text for u in connect().reply("echo", [HELLO, pane], Sampling()) if isinstance(u, Delta)]
+    assert [text.partition(":")[0] for text in texts] == ["None", "captain"]
+
+
+def test_another_base_replaces_the_process(connect: Connect) -> None:
+    client = connect()
+    first = pid_of(ask(client))
+    with pytest.raises(AdapterError):
+        ask(client, "refuses")
+    assert not psutil.pid_exists(first)
+    assert pid_of(ask(client)) != first
+
+
+def test_what_the_process_refuses_is_raised_as_it_was(connect: Connect) -> None:
+    client = connect()
+    for _ in range(2):  # and the process goes on after it
+        with pytest.raises(AdapterError) as caught:
+            ask(client, "refuses")
+        error = caught.value
+        assert (error.title, error.detail, error.hint) == ("The adapter does not fit", "layer 3", "Choose another")
+
+
+def test_a_fault_of_ours_is_told_and_logged(connect: Connect, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="ValueError: no such layer"):
+        ask(connect(), "breaks")
+    assert "Traceback" in (tmp_path / "chat.log").read_text()
+
+
+def test_a_process_that_dies_is_told_and_the_next_reply_gets_a_new_one(connect: Connect) -> None:
+    client = connect()
+    with pytest.raises(RunError, match="signal 9"):
+        ask(client, "dies")
+    assert ask(client)[-1]
+
+
+def test_a_process_killed_while_idle_is_replaced_unseen(connect: Connect) -> None:
+    client = connect()
+    first = pid_of(ask(client))
+    os.kill(first, signal.SIGKILL)
+    assert pid_of(ask(client)) != first
+
+
+def test_closing_the_iterator_stops_the_reply_and_keeps_the_process(connect: Connect) -> None:
+    client = connect()
+    replies = client.reply("endless", [HELLO], Sampling())
+    read_until_text(replies)
+    process = client._process
+    replies.close()  # type: ignore[attr-defined]
+    again = client.reply("endless", [HELLO], Sampling())
+    read_until_text(again)
+    assert client._process is process
+    again.close()  # type: ignore[attr-defined]
+
+
+def test_one_waits_for_another_and_then_gets_its_turn(connect: Connect) -> None:
+    client = connect()
+    first = client.reply("endless", [HELLO], Sampling())
+    read_until_text(first)
+    second = client.reply("endless", [HELLO], Sampling())
+    assert next(second) == Waiting(phase="waiting for another reply")
+    first.close()  # type: ignore[attr-defined]
+    read_until_text(second)
+    second.close()  # type: ignore[attr-defined]
+
+
+def test_an_idle_process_leaves_when_a_run_needs_the_device(connect: Connect) -> None:
+    client = connect()
+    pid = pid_of(ask(client))
+    client.leave_if_idle()
+    assert not psutil.pid_exists(pid)
+    assert pid_of(ask(client)) != pid
+
+
+def test_a_process_in_the_middle_of_a_reply_stays(connect: Connect) -> None:
+    client = connect()
+    replies = client.reply("endless", [HELLO], Sampling())
+    read_until_text(replies)
+    client.leave_if_idle()
+    assert isinstance(next(replies), Delta)
+    replies.close()  # type: ignore[attr-defined]
+
+
+def test_a_process_that_has_nothing_to_do_leaves_by_itself(connect: Connect) -> None:
+    client = connect(idle_seconds=0.1)
+    ask(client)
+    wait_for(lambda: client._process is not None and not client._process.serves("echo"))
+    assert ask(client)[-1]
+
+
+def test_closing_ends_a_reply_that_another_thread_reads(connect: Connect) -> None:
+    client = connect()
+    replies = client.reply("endless", [HELLO], Sampling())
+    read_until_text(replies)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(list, replies)
+        client.close()
+        wait_for(reading.done)
+    with pytest.raises(RunError, match="closing"):
+        ask(client)
+
+
+def test_the_process_leaves_when_its_parent_is_killed(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from jobs.chat_client import ChatClient
+from tests.jobs.test_chat_client import COMMAND, ask, pid_of
+client = ChatClient(Path(sys.argv[1]), Path(sys.argv[1], "chat.log"), os.environ, command=COMMAND)
+print(pid_of(ask(client)), flush=True)
+signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=PROJECT, stdout=subprocess.PIPE) as app:
+        assert app.stdout is not None
+        chat = int(app.stdout.readline())
+        app.kill()
+    wait_for(lambda: birth(chat) is None)
