@@ -1,0 +1,81 @@
+"""Addresses of our own beside Gradio's: style sheet, scripts, the icon, and adapters as zip files.
+
+The style sheet is linked, not given to Gradio, which would rewrite it: rules inside `@media` would come out with
+another weight than those outside, and a shorthand with a variable would be lost.
+
+A download is a plain link, which works without a handler, in a second tab and with the keyboard. Only ids that the
+service knows are served, never a path of the browser's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+from pathlib import Path
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse, PlainTextResponse, Response
+
+from core.errors import UserError
+from jobs.service import Service
+from ui.guard import App, Receive, Scope, Send
+
+PREFIX = "/workbench/"
+PLOTLY = "plotly.js"
+ICON = Path(__file__).parent / "static" / "icon.svg"
+
+_ADAPTERS = "adapters/"
+_log = logging.getLogger(__name__)
+
+
+def static(name: str) -> str:
+    """The address of one of our own files, which changes with its content so that browsers may keep it."""
+    content = (ICON.parent / name).read_bytes()
+    return f"{PREFIX}{name}?v={hashlib.sha256(content).hexdigest()[:8]}"
+
+
+def adapter_zip(adapter_id: str) -> str:
+    """The address from which a browser downloads that adapter in PEFT's format."""
+    return f"{PREFIX}{_ADAPTERS}{quote(adapter_id, safe='')}.zip"
+
+
+class OwnAddresses:
+    """ASGI middleware that answers under `PREFIX` and passes everything else on."""
+
+    def __init__(self, app: App, service: Service) -> None:
+        self.app = app
+        self.service = service
+        self.files = {path.name: path for path in ICON.parent.iterdir()} | {PLOTLY: _plotly_script()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one of our own files, or let Gradio answer."""
+        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+            await self.app(scope, receive, send)
+            return
+        response = await self.answer(scope["path"].removeprefix(PREFIX))
+        await response(scope, receive, send)
+
+    async def answer(self, path: str) -> Response:
+        """The file under `path`, or 404 with a sentence."""
+        if path in self.files:
+            return FileResponse(self.files[path], headers={"cache-control": "public, max-age=86400"})
+        if path.startswith(_ADAPTERS) and path.endswith(".zip"):
+            return await self._zip(path.removeprefix(_ADAPTERS).removesuffix(".zip"))
+        return PlainTextResponse("There is nothing at this address.\n", 404)
+
+    async def _zip(self, adapter_id: str) -> Response:
+        try:
+            path = await run_in_threadpool(self.service.export_zip, adapter_id)
+        except UserError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+        return FileResponse(path, filename=path.name, media_type="application/zip")
+
+
+def _plotly_script() -> Path:
+    """plotly.js as the Python package carries it, found without importing the package."""
+    found = importlib.util.find_spec("plotly")
+    if found is None or not found.submodule_search_locations:
+        raise RuntimeError("plotly is not installed")
+    return Path(found.submodule_search_locations[0]) / "package_data" / "plotly.min.js"

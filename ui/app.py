@@ -1,0 +1,155 @@
+"""The workbench in the browser: `build` makes the pages, `serve` runs them until it is told to stop.
+
+Nothing is built at import. The pages keep nothing: whatever matters lies with the service, so a reload, a second tab
+or a restart of this process finds everything again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from core.errors import ConfigError
+from jobs.service import Service
+from ui import addresses, theme
+from ui.addresses import ICON, OwnAddresses
+from ui.guard import Guard
+from ui.pages import library, playground, runs, train
+from ui.story import Stories
+
+TITLE = "LoRA Workbench"
+LARGEST_UPLOAD = "2gb"
+
+_PAGES: tuple[tuple[str, str, Callable[[gr.Blocks, Service, Stories], None]], ...] = (
+    ("Runs", "/runs", runs.build),
+    ("Playground", "/playground", playground.build),
+    ("Library", "/library", library.build),
+)
+_log = logging.getLogger(__name__)
+
+
+def build(service: Service) -> gr.Blocks:
+    """All pages, ready to be launched."""
+    stories = Stories(service)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as demo:
+        train.build(demo, service, stories)
+    for name, path, build_page in _PAGES:
+        with demo.route(name, path) as page:
+            build_page(page, service, stories)
+    return demo
+
+
+def serve(service: Service, host: str, port: int) -> None:
+    """Serve the pages on `host` and `port` until SIGINT or SIGTERM; port 0 takes a free one.
+
+    Raises:
+        ConfigError: `host` is not this machine's own, or the port is taken.
+    """
+    _check_host(host)
+    port = _free_port(host, port)
+    stop = threading.Event()
+    restore = _on_signals(stop)
+    demo = build(service)
+    service.start()
+    try:
+        launch(demo, service, host, port)
+        _log.info("LoRA Workbench is at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        stop.wait()
+    finally:
+        demo.close(verbose=False)
+        service.close()
+        restore()
+
+
+def launch(demo: gr.Blocks, service: Service, host: str, port: int) -> None:
+    """Start the server in a thread of its own, behind the guard, and return once it answers."""
+    _reach_ourselves_directly()
+    demo.queue(default_concurrency_limit=8)
+    demo.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        inbrowser=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        run_history=False,
+        footer_links=[],
+        favicon_path=str(ICON),
+        max_file_size=LARGEST_UPLOAD,
+        theme=theme.theme(),
+        head=_head(),
+        app_kwargs={"middleware": [Middleware(Guard, port=port), Middleware(OwnAddresses, service=service)]},
+    )
+
+
+def _head() -> str:
+    return (
+        f'<link rel="icon" type="image/svg+xml" href="{addresses.static("icon.svg")}">'
+        f'<link rel="stylesheet" href="{addresses.static("style.css")}">'
+        f'<script src="{addresses.static("client.js")}" defer></script>'
+    )
+
+
+def _check_host(host: str) -> None:
+    is_loopback = host == "localhost" or _is_loopback_address(host)
+    if not is_loopback:
+        raise ConfigError(
+            f"The workbench has no login, so it does not listen on {host}",
+            hint="Leave --host at 127.0.0.1, and reach it from elsewhere through an SSH tunnel",
+            field="host",
+        )
+
+
+def _is_loopback_address(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _free_port(host: str, port: int) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError as error:
+            hint = "Close what uses it, or choose another with --port"
+            raise ConfigError(f"Port {port} cannot be used", error.strerror or str(error), hint, "port") from None
+        return int(probe.getsockname()[1])
+
+
+def _on_signals(stop: threading.Event) -> Callable[[], None]:
+    """Set `stop` at SIGINT or SIGTERM; returns what puts the old handlers back."""
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    before: dict[int, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, lambda *_: stop.set())
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    return restore
+
+
+def _reach_ourselves_directly() -> None:
+    """Gradio asks its own server whether it is up; a proxy set in the environment must not be in between."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = os.environ.get(name, "")
+        os.environ[name] = ",".join(part for part in (known, "127.0.0.1,localhost,::1") if part)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs these questions

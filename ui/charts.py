@@ -1,0 +1,188 @@
+"""A run's curves as plotly figures: plain dicts, since building them needs nothing of plotly's Python side.
+
+`gr.Plot` puts a new chart into the page at every update, which flickers and forgets the zoom (seen in the front end
+of Gradio 6.31: the chart is keyed by a counter). So a chart is a `gr.HTML` whose value is the figure and whose script
+hands it to `Plotly.react`, which moves only what changed. `uirevision` names the run: while it stays, so does a zoom.
+
+Text and grid lines get their colours from `style.css`, by which one figure suits the light and the dark. The series'
+colours are Okabe and Ito's, which colour-blind people can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import gradio as gr
+
+from ui import addresses, text
+from ui.story import Curve, Story
+
+Figure: TypeAlias = dict[str, Any]
+
+BLUE, ORANGE, GREEN, PINK, SKY, RED = "#2f80c2", "#e08a00", "#009e73", "#c66a9b", "#56b4e9", "#d55e00"
+GREY = "#8a938f"
+SMOOTHING = 0.85
+HEIGHT = 272  # as .plot in style.css
+
+_CLEAR = "rgba(0,0,0,0)"
+_AXIS = {
+    "showline": False,
+    "zeroline": False,
+    "automargin": True,
+    "ticks": "outside",
+    "ticklen": 5,
+    "tickcolor": _CLEAR,
+}
+_LAYOUT = {
+    "height": HEIGHT,
+    "margin": {"l": 8, "r": 12, "t": 34, "b": 8},
+    "paper_bgcolor": _CLEAR,
+    "plot_bgcolor": _CLEAR,
+    "font": {"size": 12, "family": "inherit"},
+    "hovermode": "x unified",
+    "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.04, "yanchor": "bottom", "bgcolor": _CLEAR},
+}
+_SCRIPT = """
+const target = element.querySelector('.plot');
+const options = {displayModeBar: false, responsive: true, doubleClick: 'reset'};
+const draw = () => {
+  const figure = props.value;
+  if (!figure || !figure.data || !window.Plotly) return;
+  target.classList.add('drawn');
+  Plotly.react(target, figure.data, figure.layout, options);
+};
+watch('value', draw);
+draw();
+new ResizeObserver(() => { if (target.classList.contains('drawn') && target.offsetWidth) Plotly.Plots.resize(target); })
+  .observe(target);
+"""
+
+
+def chart(elem_id: str, title: str) -> gr.HTML:
+    """An empty chart under its title; give it a `Figure` as its value."""
+    return gr.HTML(
+        None,
+        html_template=f'<h3>{title}</h3><div class="plot" role="img" aria-label="{title}"></div>',
+        js_on_load=_SCRIPT,
+        head=f'<script src="{addresses.PREFIX}{addresses.PLOTLY}"></script>',
+        elem_id=elem_id,
+        elem_classes=["chart"],
+        apply_default_css=False,
+    )
+
+
+def loss(story: Story, run_id: str) -> Figure:
+    """Training loss, faint and smoothed, and the loss on held-out rows from step 0, the base model, on."""
+    curve = story.loss
+    series = [
+        _line("each step", curve.x, curve.y, BLUE, width=1, opacity=0.35),
+        _line("training", curve.x, _smooth(curve.y), BLUE),
+        _line("held-out rows", story.evaluation.x, story.evaluation.y, ORANGE, mode="lines+markers"),
+    ]
+    return _figure(series, run_id, story, y_format=".3f")
+
+
+def learning_rate(story: Story, run_id: str) -> Figure:
+    """The learning rate of each step."""
+    curve = story.learning_rate
+    return _figure(
+        [_line("learning rate", curve.x, curve.y, GREEN)],
+        run_id,
+        story,
+        y_format=".3~e",
+        from_zero=True,
+        has_legend=False,
+    )
+
+
+def memory(story: Story, run_id: str) -> Figure:
+    """The worker's memory and, where there is one, the device's, as measured after each step."""
+    series = [_bytes("process", story.process_memory, BLUE)]
+    if story.device_memory.x:
+        series.append(_bytes("device", story.device_memory, ORANGE))
+    return _figure(series, run_id, story, y_format=".2f", unit=" GB", from_zero=True, has_legend=len(series) > 1)
+
+
+def speed(story: Story, run_id: str) -> Figure:
+    """Tokens a second of each step, and smoothed."""
+    curve = story.speed
+    series = [
+        _line("each step", curve.x, curve.y, PINK, width=1, opacity=0.35),
+        _line("smoothed", curve.x, _smooth(curve.y), PINK),
+    ]
+    return _figure(series, run_id, story, y_format=",.0f", from_zero=True, has_legend=False)
+
+
+def _bytes(name: str, curve: Curve, colour: str) -> Figure:
+    return _line(name, curve.x, [value / 1e9 for value in curve.y], colour)
+
+
+def _line(
+    name: str,
+    x: Sequence[float],
+    y: Sequence[float],
+    colour: str,
+    *,
+    width: float = 2,
+    opacity: float = 1,
+    mode: str = "lines",
+) -> Figure:
+    return {
+        "type": "scatter",
+        "mode": mode if len(x) > 1 else "markers",
+        "name": name,
+        "x": list(x),
+        "y": [float(f"{value:.6g}") for value in y],
+        "line": {"color": colour, "width": width},
+        "marker": {"color": colour, "size": 7 if "markers" in mode else 5},
+        "opacity": opacity,
+        "cliponaxis": False,
+        "showlegend": opacity == 1,
+    }
+
+
+def _figure(
+    series: list[Figure],
+    run_id: str,
+    story: Story,
+    *,
+    y_format: str,
+    unit: str = "",
+    from_zero: bool = False,
+    has_legend: bool = True,
+) -> Figure:
+    across = {"range": [0, max(story.steps, story.step, 1)], "showgrid": False, "nticks": 7}
+    title = {"text": "step", "standoff": 6, "font": {"size": 12}}
+    up = {
+        "hoverformat": y_format,
+        "tickformat": "~g" if y_format.endswith("e") else "",
+        "ticksuffix": unit,
+        "nticks": 6,
+    }
+    layout = {
+        **_LAYOUT,
+        "uirevision": run_id,
+        "showlegend": has_legend,
+        "xaxis": {**_AXIS, **across, "title": title},
+        "yaxis": {**_AXIS, **up, "rangemode": "tozero" if from_zero else "normal"},
+    }
+    return {"data": series, "layout": layout}
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """An exponential mean that starts without a bias towards zero."""
+    smoothed: list[float] = []
+    mean, weight = 0.0, 0.0
+    for value in values:
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        weight = SMOOTHING * weight + (1 - SMOOTHING)
+        smoothed.append(mean / weight)
+    return smoothed
+
+
+def summary(story: Story) -> str:
+    """One sentence for those who cannot see the chart."""
+    if not story.last:
+        return "no steps yet"
+    return f"step {story.step} of {story.steps}, loss {text.loss(story.last.loss)}"

@@ -1,0 +1,52 @@
+"""What every page has: the navigation bar, the machine's line in it, and a place for errors.
+
+Ids: `#machine` the machine's line, `#banner` the error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from jobs.service import Machine, Service
+from ui import markup, text
+from ui.story import Stories
+
+# For events that answer at once: no queue, no progress overlay, and no entry in Gradio's public list of functions.
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+MACHINE_SECONDS = 4.0
+
+
+def header(page: gr.Blocks, service: Service, stories: Stories) -> gr.HTML:
+    """Put the page's top in place; returns the banner for its errors."""
+    gr.Navbar(main_page_name="Train")
+    status = gr.HTML("", elem_id="machine", apply_default_css=False)
+
+    def look() -> str:
+        machine = service.machine()
+        return machine_line(machine, _step_words(machine, stories))
+
+    page.load(look, outputs=status, **QUICK)
+    gr.Timer(MACHINE_SECONDS).tick(look, outputs=status, **QUICK)
+    return gr.HTML("", elem_id="banner", apply_default_css=False)
+
+
+def machine_line(machine: Machine, step_words: str) -> str:
+    """`CPU, 2 cores · 18 GB free · captain-r8, step 140 of 300`."""
+    device = machine.gpus[0] if machine.gpus else f"CPU, {text.plural(machine.cpu_count, 'core')}"
+    parts = [markup.esc(device), f"{text.size(machine.memory_free_bytes)} free"]
+    if machine.active_run is None:
+        parts.append("idle")
+    else:
+        run = machine.active_run
+        words = markup.esc(f"{run.name}{step_words}")
+        parts.append(f'<a href="/runs?run={markup.esc(run.id)}"><i class="pulse"></i>{words}</a>')
+    return f'<p class="machine">{"".join(f"<span>{part}</span>" for part in parts)}</p>'
+
+
+def _step_words(machine: Machine, stories: Stories) -> str:
+    if machine.active_run is None:
+        return ""
+    story = stories.of(machine.active_run.id)
+    return f", step {story.step} of {story.steps}" if story.steps else ""

@@ -1,0 +1,100 @@
+"""The card beside the form: what would be trained, what it costs, and what is still missing."""
+
+from __future__ import annotations
+
+import math
+
+from core.config import RunConfig
+from core.errors import ConfigError, ModelError, UserError
+from jobs.service import Dataset, Estimate, ModelCard
+from ui import command, forms, markup, text
+
+
+def summary(
+    config: RunConfig | None, dataset: Dataset | None, estimate: Estimate | None, problem: UserError | None
+) -> str:
+    """The card's text for what the form says now."""
+    if dataset is None:
+        return _intro("Choose a dataset to begin. An example is one click away.")
+    if isinstance(problem, ModelError):
+        return _intro("The base model is not there yet: see its card.")
+    if config is None or problem is not None:
+        return _problem(problem)
+    pairs = _costs(config, estimate) + [("Steps", _steps(config, dataset))]
+    different = forms.changed(config)
+    if different:
+        pairs.append(("Changed", ", ".join(setting.label.lower() for setting in different)))
+    return _route(config, dataset) + markup.facts(pairs)
+
+
+def launch_label(dataset: Dataset | None, card: ModelCard | None, problem: UserError | None) -> str:
+    """`Launch`, or what is missing for it."""
+    if dataset is None:
+        return "Choose a dataset"
+    if card is None:
+        return "Choose a base model"
+    if isinstance(problem, ConfigError):
+        setting = forms.by_path(problem.field)
+        return f"Check {setting.label.lower()}" if setting else "Check the run name"
+    return "Launch" if problem is None else "Not ready yet"
+
+
+def model_line(card: ModelCard) -> str:
+    """`SmolLM2 135M Instruct (starter) · 134.5 M parameters · on this machine`."""
+    parts = [card.source.title]
+    if card.parameters is not None:
+        parts.append(f"{text.count(card.parameters)} parameters")
+    if card.shapes:
+        parts.append(text.plural(len(card.shapes), "linear layer"))
+    parts.append("on this machine" if card.source.folder else "fetched when the run starts")
+    return f'<p class="model-line">{" · ".join(markup.esc(part) for part in parts)}</p>'
+
+
+def command_html(config: RunConfig | None, dataset: Dataset | None) -> str:
+    """The same run as a command, with a button to copy it."""
+    if config is None or dataset is None:
+        return '<p class="card-hint">The command appears once the run is complete.</p>'
+    line = command.command_line(config, dataset.name)
+    html = f'<pre id="command-text" tabindex="0">{markup.esc(line)}</pre>'
+    html += '<button class="as-button small" data-copy="#command-text" type="button">Copy</button>'
+    settings = command.config_file(config)
+    if settings:
+        html += f'<p class="card-hint">with this as {command.CONFIG_FILE}:</p>'
+        html += f'<pre tabindex="0">{markup.esc(settings)}</pre>'
+    return html
+
+
+def _intro(words: str) -> str:
+    return f'<p class="ready-intro">{markup.esc(words)}</p>'
+
+
+def _problem(problem: UserError | None) -> str:
+    if problem is None:
+        return _intro("Complete the form to see what would be trained.")
+    return markup.banner(problem.title, problem.detail, problem.hint)
+
+
+def _route(config: RunConfig, dataset: Dataset) -> str:
+    return (
+        f'<p class="route"><span>{markup.esc(dataset.name)}</span><i aria-hidden="true">→</i>'
+        f"<span>{markup.esc(text.base_model(config.base_model))}</span></p>"
+    )
+
+
+def _costs(config: RunConfig, estimate: Estimate | None) -> list[tuple[str, str]]:
+    shape = f"rank {config.lora.rank}, alpha {text.number(config.lora.alpha)}"
+    if estimate is None:
+        return [("Adapter", shape), ("Trainable", "known once the model is here")]
+    trained, base = estimate.trainable_parameters, estimate.base_parameters
+    return [
+        ("Adapter", f"{shape}, on {text.plural(estimate.adapted_modules, 'layer')}"),
+        ("Trainable", f"{text.count(trained)} of {text.count(base)} ({text.share(trained, base)})"),
+        ("On disk", text.size(estimate.adapter_bytes)),
+    ]
+
+
+def _steps(config: RunConfig, dataset: Dataset) -> str:
+    if config.optim.steps is not None:
+        return f"{config.optim.steps:,}"
+    rows = dataset.rows * (1 - config.data.holdout)
+    return f"about {max(1, math.ceil(rows / config.optim.batch_size * config.optim.epochs)):,}"

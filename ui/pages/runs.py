@@ -1,0 +1,250 @@
+"""The Runs page: all runs, or one run as it goes on. It only ever reads; a run does not know who is looking.
+
+`/runs` lists, `/runs?run=ID` follows one. Ids: `#run-list`, `#run-head` with `#run-state` (its `data-state` is the
+state's word), `#run-progress`, `#run-tiles`, `#run-verdict`; `#stop-run`, `#cancel-run`, `#resume-run`,
+`#download-adapter`, `#compare`, `#again`; `#chart-loss`, `#chart-rate`, `#chart-memory`, `#chart-speed`;
+`#run-settings`, `#run-timeline`, `#run-log`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import gradio as gr
+
+from core.errors import NotFound
+from jobs.service import ENDED_STATES, RESUMABLE_STATES, Run, Service
+from ui import addresses, answers, charts, markup
+from ui.answers import News
+from ui.pages import frame, run_view
+from ui.story import Stories, Story
+
+TICK_SECONDS = 1.0
+LOG_LINES = 60
+LISTED_RUNS = 50
+
+
+def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
+    """Put the page into the open Blocks context."""
+    banner = frame.header(page, service, stories)
+    with gr.Column(elem_id="run-list-view") as list_view:
+        gr.HTML(markup.page_heading("Runs", "A run goes on by itself: close the page, or come back tomorrow."))
+        run_list = gr.HTML(markup.loading("Reading the runs"), elem_id="run-list", apply_default_css=False)
+    with gr.Column(visible=False, elem_id="run-view") as run_view_column:
+        parts = _run_parts()
+    widgets = Widgets(
+        banner=banner, list_view=list_view, run_list=run_list, run_view=run_view_column,
+        timer=gr.Timer(TICK_SECONDS), seen=gr.State(None), **parts,
+    )  # fmt: skip
+    _wire(page, RunsPage(service, stories, widgets))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widgets:
+    """Everything on the page that handlers answer for."""
+
+    banner: gr.HTML
+    list_view: gr.Column
+    run_list: gr.HTML
+    run_view: gr.Column
+    timer: gr.Timer
+    seen: gr.State
+    head: gr.HTML
+    progress: gr.HTML
+    verdict: gr.HTML
+    tiles: gr.HTML
+    stop: gr.Button
+    cancel: gr.Button
+    resume: gr.Button
+    download: gr.Button
+    compare: gr.Button
+    again: gr.Button
+    loss: gr.HTML
+    rate: gr.HTML
+    memory: gr.HTML
+    speed: gr.HTML
+    settings: gr.HTML
+    timeline: gr.HTML
+    log: gr.HTML
+
+    @property
+    def all(self) -> list[Any]:
+        """Every widget, as an event's outputs."""
+        return [getattr(self, name) for name in self.__dataclass_fields__]
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """What one visitor's page shows already. `run_id` is empty while it shows the list."""
+
+    run_id: str = ""
+    state: str = ""
+    version: int = -1
+    html: str = ""
+
+
+class RunsPage:
+    """The page's handlers."""
+
+    def __init__(self, service: Service, stories: Stories, widgets: Widgets) -> None:
+        self.service = service
+        self.stories = stories
+        self.widgets = widgets
+
+    def open(self, request: gr.Request) -> News:
+        """A visitor arrives, at the list or at one run."""
+        seen = Seen(run_id=request.query_params.get("run", ""))
+        try:
+            return {self.widgets.seen: seen, **self.look(seen)}
+        except NotFound as error:
+            seen = Seen()
+            return {self.widgets.banner: answers.explain(error), self.widgets.seen: seen, **self.look(seen)}
+
+    def look(self, seen: Seen | None) -> News:
+        """What is new since the last look."""
+        if seen is None:
+            return {}
+        return self._look_at_run(seen) if seen.run_id else self._look_at_list(seen)
+
+    def stop(self, seen: Seen) -> News:
+        """Finish the step and keep what was learned."""
+        self.service.stop_run(seen.run_id)
+        return self.look(seen)
+
+    def cancel(self, seen: Seen) -> News:
+        """Give the run up."""
+        self.service.cancel_run(seen.run_id)
+        return self.look(seen)
+
+    def resume(self, seen: Seen) -> News:
+        """Go on from the last checkpoint."""
+        self.service.resume_run(seen.run_id)
+        return {**self.look(seen), self.widgets.timer: gr.Timer(active=True)}
+
+    def _look_at_list(self, seen: Seen) -> News:
+        runs = self.service.runs()[:LISTED_RUNS]
+        told = [(run, self.stories.of(run.id)) for run in runs]
+        html = run_view.run_list(told, _now()) if told else _no_runs()
+        if html == seen.html:
+            return {}
+        seen.html = html
+        return {self.widgets.run_list: html}
+
+    def _look_at_run(self, seen: Seen) -> News:
+        widgets, run = self.widgets, self.service.run(seen.run_id)
+        story = self.stories.of(run.id)
+        news: News = {widgets.progress: run_view.progress(run, story, _now())}
+        if seen.version == -1:
+            news |= {widgets.list_view: gr.update(visible=False), widgets.run_view: gr.update(visible=True)}
+        if run.state != seen.state:
+            news |= self._state_news(run)
+        if (story.version, run.state) != (seen.version, seen.state):
+            news |= self._story_news(run, story)
+        seen.version, seen.state = story.version, run.state
+        return news
+
+    def _state_news(self, run: Run) -> News:
+        widgets = self.widgets
+        is_active = run.state not in ENDED_STATES
+        has_adapter = run.adapter_id is not None
+        zip_link = addresses.adapter_zip(run.adapter_id) if run.adapter_id else None
+        return {
+            widgets.head: run_view.head(run),
+            widgets.stop: gr.update(visible=run.state in ("preparing", "running")),
+            widgets.cancel: gr.update(visible=is_active),
+            widgets.resume: gr.update(visible=run.state in RESUMABLE_STATES),
+            widgets.download: gr.update(visible=has_adapter, link=zip_link),
+            widgets.compare: gr.update(visible=has_adapter, link=f"/playground?adapters={run.adapter_id}"),
+            widgets.again: gr.update(visible=not is_active, link=f"/?from={run.id}"),
+            widgets.timer: gr.Timer(active=is_active),
+        }
+
+    def _story_news(self, run: Run, story: Story) -> News:
+        widgets = self.widgets
+        news: News = {
+            widgets.tiles: run_view.tiles(run, story),
+            widgets.verdict: run_view.verdict(run, story),
+            widgets.settings: run_view.settings(run, story),
+            widgets.timeline: run_view.timeline(story),
+            widgets.log: _log_html(self.service.log_tail(run.id, LOG_LINES)),
+        }
+        if story.last:
+            news[widgets.loss] = charts.loss(story, run.id)
+            news[widgets.rate] = charts.learning_rate(story, run.id)
+            news[widgets.memory] = charts.memory(story, run.id)
+            news[widgets.speed] = charts.speed(story, run.id)
+        return news
+
+
+def _run_parts() -> dict[str, Any]:
+    """One run's part of the page."""
+    with gr.Row(elem_classes=["run-top"]):
+        head = gr.HTML(markup.loading("Reading the run"), elem_id="run-head", apply_default_css=False)
+        with gr.Row(elem_classes=["actions"], elem_id="run-actions"):
+            actions = _action_buttons()
+    with gr.Column(elem_classes=["card", "run-now"]):
+        html = {
+            name: gr.HTML("", elem_id=f"run-{name}", apply_default_css=False)
+            for name in ("verdict", "progress", "tiles")
+        }
+    with gr.Row(elem_classes=["charts"]):
+        curves = {
+            "loss": charts.chart("chart-loss", "Loss"),
+            "speed": charts.chart("chart-speed", "Tokens a second"),
+            "memory": charts.chart("chart-memory", "Memory"),
+            "rate": charts.chart("chart-rate", "Learning rate"),
+        }
+    with gr.Column(elem_classes=["details"]):
+        for name, words in (("settings", "Settings"), ("timeline", "Phases and notes"), ("log", "Log")):
+            with gr.Accordion(words, open=False, elem_id=f"run-{name}", elem_classes=["folded"]):
+                html[name] = gr.HTML("", apply_default_css=False)
+    return {"head": head, **actions, **html, **curves}
+
+
+def _action_buttons() -> dict[str, gr.Button]:
+    def button(words: str, elem_id: str, variant: Any = "secondary", **more: Any) -> gr.Button:
+        return gr.Button(
+            words, variant=variant, elem_id=elem_id, visible=False, size="md", scale=0, min_width=40, **more
+        )
+
+    return {
+        "stop": button("Stop and keep", "stop-run"),
+        "cancel": button("Cancel", "cancel-run", "stop"),
+        "compare": button("Compare in Playground", "compare", "primary", link="/playground"),
+        "download": button("Download adapter", "download-adapter", link="/library"),
+        "resume": button("Resume", "resume-run", "primary"),
+        "again": button("Start from these settings", "again", link="/"),
+    }
+
+
+def _wire(page: gr.Blocks, handlers: RunsPage) -> None:
+    """Connect the widgets' events with the handlers."""
+    widgets, quick = handlers.widgets, frame.QUICK
+    tells = answers.tells(widgets.banner)
+    page.load(tells(handlers.open), None, widgets.all, **quick)
+    quietly = answers.tells(widgets.banner, clears=False)
+    widgets.timer.tick(quietly(handlers.look), widgets.seen, widgets.all, **quick)
+    clicks: list[tuple[gr.Button, Callable[[Seen], News]]] = [
+        (widgets.stop, handlers.stop), (widgets.cancel, handlers.cancel), (widgets.resume, handlers.resume),
+    ]  # fmt: skip
+    for button, handler in clicks:
+        button.click(tells(handler), widgets.seen, widgets.all, trigger_mode="once", **quick)
+
+
+def _no_runs() -> str:
+    return markup.empty("No runs yet", "A run appears here as soon as you launch it.", "/", "Set up a run")
+
+
+def _log_html(log: str) -> str:
+    return (
+        f'<pre class="log" tabindex="0">{markup.esc(log)}</pre>'
+        if log
+        else '<p class="card-hint">The log is empty so far.</p>'
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

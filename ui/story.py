@@ -1,0 +1,169 @@
+"""A run's events folded into what a page draws: curves, phases, notes and how it ended.
+
+`Story` is the fold, `Stories` keeps one story a run for all pages of the process, so that a reload, a second tab or
+fifty visitors read each event once. A story is bounded: a curve that outgrows `Curve.limit` points keeps every second
+one, and from then on takes only every second new one, so the whole history stays in sight whatever the run's length.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from core.events import Cancelled, EvalDone, Event, Failed, Finished, Note, Preparing, Saved, Started, StepDone
+from jobs.service import Service
+
+
+@dataclass
+class Curve:
+    """Points in order of x, at most `limit` of them; the newest point is always there."""
+
+    limit: int = 1000
+    x: list[float] = field(default_factory=list)
+    y: list[float] = field(default_factory=list)
+    _stride: int = 1
+    _seen: int = 0
+
+    def add(self, x: float, y: float) -> None:
+        """Take one more point; the one before it goes if it was only there for being the newest."""
+        if self.x and (self._seen - 1) % self._stride:
+            self.x.pop()
+            self.y.pop()
+        self.x.append(x)
+        self.y.append(y)
+        self._seen += 1
+        if len(self.x) > self.limit:
+            self._thin()
+
+    def cut(self, x: float) -> None:
+        """Forget what lies at `x` and after: a resumed run draws it again."""
+        while self.x and self.x[-1] >= x:
+            self.x.pop()
+            self.y.pop()
+        self._seen = len(self.x) and (len(self.x) - 1) * self._stride + 1
+
+    def _thin(self) -> None:
+        newest = self.x[-1], self.y[-1]
+        self.x, self.y = self.x[::2], self.y[::2]
+        self._stride *= 2
+        if self.x[-1] != newest[0]:
+            self.x.append(newest[0])
+            self.y.append(newest[1])
+
+
+@dataclass
+class Story:
+    """Everything that a run has reported so far. `version` changes with every event."""
+
+    version: int = 0
+    offset: int = 0
+    phase: Preparing | None = None
+    phases: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    started: Started | None = None
+    last: StepDone | None = None
+    saved_step: int | None = None
+    end: Finished | Cancelled | Failed | None = None
+    loss: Curve = field(default_factory=Curve)
+    evaluation: Curve = field(default_factory=Curve)
+    learning_rate: Curve = field(default_factory=Curve)
+    process_memory: Curve = field(default_factory=Curve)
+    device_memory: Curve = field(default_factory=Curve)
+    speed: Curve = field(default_factory=Curve)
+
+    @property
+    def step(self) -> int:
+        """The last step that is done."""
+        return self.last.step if self.last else 0
+
+    @property
+    def steps(self) -> int:
+        """How many steps are planned; 0 while that is not known."""
+        return self.started.steps if self.started else 0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """From the mean speed so far; None before there is one."""
+        if not self.last or not self.step or self.end:
+            return None
+        return self.last.seconds / self.step * max(0, self.steps - self.step)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Since the first step; None before there is one."""
+        if not self.last or self.last.seconds <= 0:
+            return None
+        return self.last.tokens / self.last.seconds
+
+    def take(self, event: Event) -> None:
+        """Fold one more event in."""
+        self.version += 1
+        if isinstance(event, StepDone):
+            self._step(event)
+        elif isinstance(event, EvalDone):
+            self.evaluation.add(event.step, event.loss)
+        elif isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, Preparing):
+            self.phase, self.end = event, None
+            self.phases.append(f"{event.phase}\t{event.detail}")
+        elif isinstance(event, Note):
+            self.notes.append(event.text)
+        elif isinstance(event, Saved):
+            self.saved_step = event.step
+        else:
+            self.end = event
+
+    def _start(self, event: Started) -> None:
+        self.started, self.phase, self.end = event, None, None
+        for curve in self._curves():
+            curve.cut(event.first_step)
+        if event.first_step == 1:
+            self.evaluation.cut(0)
+            self.last = None
+        else:
+            self.evaluation.cut(event.first_step)
+
+    def _step(self, event: StepDone) -> None:
+        before = self.last
+        if before and event.seconds > before.seconds and event.tokens > before.tokens:
+            self.speed.add(event.step, (event.tokens - before.tokens) / (event.seconds - before.seconds))
+        elif not before and event.seconds > 0:
+            self.speed.add(event.step, event.tokens / event.seconds)
+        self.last = event
+        self.loss.add(event.step, event.loss)
+        self.learning_rate.add(event.step, event.learning_rate)
+        self.process_memory.add(event.step, event.rss_bytes)
+        if event.device_bytes is not None:
+            self.device_memory.add(event.step, event.device_bytes)
+
+    def _curves(self) -> tuple[Curve, ...]:
+        return self.loss, self.learning_rate, self.process_memory, self.device_memory, self.speed
+
+
+class Stories:
+    """The stories of the runs that somebody looked at lately, kept up to date on asking."""
+
+    def __init__(self, service: Service, capacity: int = 64) -> None:
+        self._service = service
+        self._capacity = capacity
+        self._stories: OrderedDict[str, tuple[threading.Lock, Story]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, run_id: str) -> Story:
+        """The run's story, with all that it has reported until now.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        with self._lock:
+            lock, story = self._stories.setdefault(run_id, (threading.Lock(), Story()))
+            self._stories.move_to_end(run_id)
+            while len(self._stories) > self._capacity:
+                self._stories.popitem(last=False)
+        with lock:
+            events, story.offset = self._service.events(run_id, story.offset)
+            for event in events:
+                story.take(event)
+        return story
