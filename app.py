@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 the run failed; 2 the request was wrong, which is said in 
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,11 @@ def ui(host: HostOption = DEFAULT_HOST, port: PortOption = DEFAULT_PORT, home: H
 
 
 def _serve(service: Service, host: str, port: int) -> None:
+    gc.disable()  # importing gradio makes a million objects that all stay; looking through them costs a second
     from ui.app import serve  # here, because gradio takes seconds that no other command should wait for
 
+    gc.freeze()
+    gc.enable()
     serve(service, host, port)
 
 

@@ -23,6 +23,7 @@ import orjson
 from core.data.records import Message
 from core.errors import UserError
 from core.generate.requests import PaneRequest, Sampling
+from jobs.logs import set_up_logging
 
 if TYPE_CHECKING:
     from core.generate.chat import ChatModel
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 def main(arguments: list[str] | None = None) -> int:
     """Answer until there is nobody left to ask."""
     options = _options(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    set_up_logging()
     out = _take_stdout()
     inbox = _Inbox()
     threading.Thread(target=inbox.fill_from, args=(sys.stdin.buffer,), daemon=True).start()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from core.errors import ConfigError, RunError
+from jobs.logs import set_up_logging
 
 if TYPE_CHECKING:
     from jobs.service import Run, Service
@@ -43,7 +44,7 @@ commands.add_typer(runs_commands, name="runs")
 def open_workbench(serve: Serve, host: str, port: int, home: Path | None) -> None:
     """Let `serve` show the page until it returns, with a scheduler behind it."""
     _check_address(host, port)
-    _log_to_stderr(logging.INFO)
+    set_up_logging(logging.INFO)
     from jobs.service import Service
 
     service = Service(home)
@@ -263,7 +264,7 @@ class _Session:
         self._home = home
 
     def __enter__(self) -> Service:
-        _log_to_stderr(logging.WARNING)
+        set_up_logging(logging.WARNING)
         from jobs.service import Service
 
         self._service = Service(self._home)
@@ -290,7 +291,3 @@ def _check_address(host: str, port: int) -> None:
         except OSError as error:
             title = f"Port {port} cannot be used on {host}"
             raise ConfigError(title, error.strerror or "", "Choose another with --port") from error
-
-
-def _log_to_stderr(level: int) -> None:
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)

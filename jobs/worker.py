@@ -25,6 +25,7 @@ from core.events import Event, Failed, Started
 from core.models.catalogue import default_models_root
 from jobs.home import RunFolder
 from jobs.journal import EventWriter, read_wish
+from jobs.logs import set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 def main(arguments: list[str] | None = None) -> int:
     """Carry out the run whose folder the command line names; 0 unless it failed."""
     options = _options(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    set_up_logging()
     if options.gated and not sys.stdin.readline():
         return 0  # whoever started us could not put it on record
     folder = RunFolder(options.run_folder.resolve())

@@ -1,0 +1,16 @@
+"""How an entry point logs: to standard error, our own words and other people's warnings."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+# What these say at a lower level is about themselves. bitsandbytes warns on every CPU of a kernel that it does without.
+_QUIET = {"alembic": logging.WARNING, "bitsandbytes": logging.ERROR, "httpx": logging.WARNING}
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Call once, first thing in a process; a second call changes nothing."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(least)
