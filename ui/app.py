@@ -55,7 +55,7 @@ def serve(service: Service, host: str, port: int) -> None:
         ConfigError: `host` is not this machine's own, or the port is taken.
     """
     _check_host(host)
-    port = _free_port(host, port)
+    port = free_port(host, port)
     stop = threading.Event()
     restore = _on_signals(stop)
     demo = build(service)
@@ -119,7 +119,12 @@ def _is_loopback_address(host: str) -> bool:
         return False
 
 
-def _free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int) -> int:
+    """`port` if it can be listened on, or any free one for 0.
+
+    Raises:
+        ConfigError: it is taken, or not ours to take.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

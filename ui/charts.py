@@ -11,18 +11,18 @@ colours are Okabe and Ito's, which colour-blind people can tell apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import gradio as gr
 
-from ui import addresses, text
+from ui import addresses
 from ui.story import Curve, Story
 
 Figure: TypeAlias = dict[str, Any]
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#2f80c2", "#e08a00", "#009e73", "#c66a9b", "#56b4e9", "#d55e00"
 GREY = "#8a938f"
-SMOOTHING = 0.85
 HEIGHT = 272  # as .plot in style.css
 
 _CLEAR = "rgba(0,0,0,0)"
@@ -171,18 +171,11 @@ def _figure(
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """An exponential mean that starts without a bias towards zero."""
-    smoothed: list[float] = []
-    mean, weight = 0.0, 0.0
-    for value in values:
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
-        weight = SMOOTHING * weight + (1 - SMOOTHING)
-        smoothed.append(mean / weight)
+    """A mean over a window around each point, which lags behind nothing; it narrows towards both ends."""
+    widest = min(25, max(1, len(values) // 20))
+    sums = [0.0, *accumulate(values)]
+    smoothed = []
+    for at in range(len(values)):
+        reach = min(widest, at, len(values) - 1 - at)
+        smoothed.append((sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1))
     return smoothed
-
-
-def summary(story: Story) -> str:
-    """One sentence for those who cannot see the chart."""
-    if not story.last:
-        return "no steps yet"
-    return f"step {story.step} of {story.steps}, loss {text.loss(story.last.loss)}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from core.errors import UserError
 from jobs.service import Machine, Service
 from ui import markup, text
 from ui.story import Stories
@@ -24,8 +25,11 @@ def header(page: gr.Blocks, service: Service, stories: Stories) -> gr.HTML:
     status = gr.HTML("", elem_id="machine", apply_default_css=False)
 
     def look() -> str:
-        machine = service.machine()
-        return machine_line(machine, _step_words(machine, stories))
+        try:
+            machine = service.machine()
+            return machine_line(machine, _step_words(machine, stories))
+        except UserError:  # a line that is looked at in passing is no place for errors; the page has one
+            return ""
 
     page.load(look, outputs=status, **QUICK)
     gr.Timer(MACHINE_SECONDS).tick(look, outputs=status, **QUICK)

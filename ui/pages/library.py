@@ -73,7 +73,7 @@ def _rename_bar() -> tuple[gr.Row, gr.Textbox, gr.Button, gr.Button]:
     with gr.Row(visible=False, elem_classes=["card", "rename-bar"]) as bar:
         name = gr.Textbox("", label="New name", elem_id="rename-name", max_length=80, scale=4)
         save = gr.Button("Rename", variant="primary", elem_id="rename-save", size="md", scale=0, min_width=110)
-        leave = gr.Button("Keep the old name", elem_id="rename-leave", size="md", scale=0, min_width=150)
+        leave = gr.Button("Keep the old one", elem_id="rename-leave", size="md", scale=0, min_width=150)
     return bar, name, save, leave
 
 
@@ -130,4 +130,6 @@ def _target_words(targets: tuple[str, ...]) -> str:
 
 
 def _run_link(adapter: Adapter) -> str:
-    return f' · <a href="/runs?run={markup.esc(adapter.run_id)}">its run</a>' if adapter.run_id else ""
+    return (
+        f' · <a class="one-piece" href="/runs?run={markup.esc(adapter.run_id)}">its run</a>' if adapter.run_id else ""
+    )

@@ -100,6 +100,17 @@ class Talk:
     is_stopped: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChatOptions:
+    """What is said in Settings."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    system: str
+
+
 class PlaygroundPage:
     """The page's handlers."""
 
@@ -140,25 +151,24 @@ class PlaygroundPage:
         question = (prompt or "").strip()
         if not question:
             raise ConfigError("The message is empty", hint="Type what the models should answer")
-        max_new_tokens, temperature, top_p, seed, system = _checked(*sampling)
+        options = _checked(*sampling)
         self._check_bases(talk)
         for pane in talk.panes:
             pane.ask(question)
         talk.is_stopped = False
-        asked = [Pane(adapter=pane.adapter_id, messages=pane.messages(system)) for pane in talk.panes]
+        failure: Exception | None = None
         try:
-            updates = self.service.chat(
-                asked, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
-            )
             yield {**self._busy(True), self.widgets.prompt: "", **self._draw(talk)}
-            yield from self._stream(updates, talk)
-        except Exception:
-            yield {self.widgets.prompt: prompt}
-            raise
-        finally:
+            yield from self._stream(talk, options)
+        except Exception as error:  # noqa: BLE001 - raised again below, once the page can be used
+            failure = error
+        finally:  # also when the visitor has gone; nothing may be yielded then
             for pane in talk.panes:
                 pane.settle()
-            yield {**self._busy(False), **self._draw(talk)}
+        kept = {self.widgets.prompt: prompt} if failure else {}
+        yield {**self._busy(False), **self._draw(talk), **kept}
+        if failure:
+            raise failure
 
     def stop(self, talk: Talk) -> None:
         """End the answers where they are; what has come stays."""
@@ -170,7 +180,15 @@ class PlaygroundPage:
             pane.turns, pane.reply, pane.waiting = [], None, ""
         return self._draw(talk)
 
-    def _stream(self, updates: Iterator[Any], talk: Talk) -> Iterator[News]:
+    def _stream(self, talk: Talk, options: ChatOptions) -> Iterator[News]:
+        asked = [Pane(adapter=pane.adapter_id, messages=pane.messages(options.system)) for pane in talk.panes]
+        updates = self.service.chat(
+            asked,
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            seed=options.seed,
+        )
         drawn = 0.0
         with closing(updates):  # type: ignore[type-var]
             for update in updates:
@@ -275,11 +293,18 @@ def _wire(page: gr.Blocks, handlers: PlaygroundPage) -> None:
     widgets.clear.click(tells(handlers.clear), widgets.talk, widgets.all, **quick)
 
 
-def _checked(tokens: Any, temperature: Any, top_p: Any, seed: Any, system: str) -> tuple[int, float, float, int, str]:
-    for name, value in (("Longest answer", tokens), ("Temperature", temperature), ("Top-p", top_p), ("Seed", seed)):
+def _checked(max_new_tokens: Any, temperature: Any, top_p: Any, seed: Any, system: Any) -> ChatOptions:
+    numbers = {"Longest answer": max_new_tokens, "Temperature": temperature, "Top-p": top_p, "Seed": seed}
+    for name, value in numbers.items():
         if value is None:
             raise ConfigError(f"{name} is empty", hint="Give it a number in Settings")
-    return int(tokens), float(temperature), float(top_p), int(seed), system or ""
+    return ChatOptions(
+        max_new_tokens=int(max_new_tokens),
+        temperature=float(temperature),
+        top_p=float(top_p),
+        seed=int(seed),
+        system=system or "",
+    )
 
 
 def _hint(adapters: Sequence[Adapter], missing: int) -> str:

@@ -50,11 +50,11 @@ def model_line(card: ModelCard) -> str:
     return f'<p class="model-line">{" · ".join(markup.esc(part) for part in parts)}</p>'
 
 
-def command_html(config: RunConfig | None, dataset: Dataset | None) -> str:
+def command_html(config: RunConfig | None, data_file: str) -> str:
     """The same run as a command, with a button to copy it."""
-    if config is None or dataset is None:
+    if config is None or not data_file:
         return '<p class="card-hint">The command appears once the run is complete.</p>'
-    line = command.command_line(config, dataset.name)
+    line = command.command_line(config, data_file)
     html = f'<pre id="command-text" tabindex="0">{markup.esc(line)}</pre>'
     html += '<button class="as-button small" data-copy="#command-text" type="button">Copy</button>'
     settings = command.config_file(config)

@@ -83,6 +83,8 @@ def settings(run: Run, story: Story) -> str:
     shown = forms.values(run.config, ())
     pairs = [("Dataset", run.dataset_name), ("Base model", text.base_model(run.config.base_model))]
     pairs += [(row.label, _setting_words(run, row, shown[row.path])) for row in forms.SETTINGS]
+    if run.config.optim.learning_rate is None and story.learning_rate.y:
+        pairs.append(("Highest learning rate", text.number(float(f"{max(story.learning_rate.y):.3g}"))))
     if story.started:
         start = story.started
         rows = f"{start.train_rows:,} trained, {start.eval_rows:,} held out"

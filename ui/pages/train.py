@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,7 +90,10 @@ class TrainPage:
         if known:
             news |= self._chosen(known[0])
         earlier = request.query_params.get("from")
-        return {**news, **self._like(self.service.run(earlier).config)} if earlier else news
+        try:
+            return {**news, **self._like(self.service.run(earlier).config)} if earlier else news
+        except UserError as error:  # the run, its dataset or its model is gone: an ordinary visit then
+            return {**news, widgets.banner: answers.explain(error)}
 
     def upload(self, path: str | None) -> News:
         """A file was dropped: read it, keep it, choose it; or offer to leave its broken rows out."""
@@ -99,6 +103,7 @@ class TrainPage:
             return self._chosen(self.service.add_dataset(_checked(path), name=Path(path).name))
         except DataError as error:
             return {
+                self.widgets.upload: None,  # so that the next file can be dropped
                 self.widgets.dataset: None,
                 self.widgets.preview: "",
                 self.widgets.dataset_status: markup.banner(error.title, error.detail, error.hint),
@@ -126,12 +131,12 @@ class TrainPage:
             widgets.skip: gr.update(visible=False),
         }
 
-    def choose_kind(self, kind: str) -> News:
+    def choose_kind(self, kind: str, targets: Sequence[str] = ()) -> News:
         """Another kind of base model: ask for what names it."""
-        return {**self.choose_model(kind, ""), self.widgets.model_ref: train_widgets.ref_box(kind, "")}
+        return {**self.choose_model(kind, "", targets), self.widgets.model_ref: train_widgets.ref_box(kind, "")}
 
-    def choose_model(self, kind: str, ref: str) -> News:
-        """Show what is known of the base model, and its linear layers as targets."""
+    def choose_model(self, kind: str, ref: str, targets: Sequence[str] = ()) -> News:
+        """Show what is known of the base model, and its linear layers as targets; those checked stay if it has them."""
         widgets = self.widgets
         news: News = {widgets.model_status: ""}
         if kind != STARTER and not (ref or "").strip():
@@ -140,7 +145,7 @@ class TrainPage:
             card = self.service.inspect_model(STARTER if kind == STARTER else ref.strip())
         except UserError as error:
             return {**news, widgets.model_status: markup.banner(error.title, error.detail, error.hint)}
-        news[widgets.fields[forms.TARGETS]] = train_widgets.target_choices(card.shapes)
+        news[widgets.fields[forms.TARGETS]] = train_widgets.target_choices(card.shapes, targets)
         news[widgets.model_status] = ready.model_line(card)
         return news
 
@@ -152,7 +157,7 @@ class TrainPage:
         widgets = self.widgets
         return {
             widgets.ready: ready.summary(outlook.config, outlook.dataset, outlook.estimate, outlook.problem),
-            widgets.command: ready.command_html(outlook.config, outlook.dataset),
+            widgets.command: ready.command_html(outlook.config, self._data_file(outlook.dataset)),
             widgets.launch: gr.update(value=label, interactive=label == "Launch"),
             widgets.run_name: gr.update(
                 placeholder=_default_name(outlook.dataset, form) if outlook.dataset else train_widgets.NAMELESS
@@ -182,6 +187,14 @@ class TrainPage:
         except UserError as error:
             outlook.problem = error
         return outlook
+
+    def _data_file(self, dataset: Dataset | None) -> str:
+        """What the command line would read: an example lies in its folder, an upload wherever the person keeps it."""
+        if dataset is None:
+            return ""
+        paths = {example.title: example.path for example in self.service.examples()}
+        path = paths.get(dataset.name)
+        return f"{path.parent.name}/{path.name}" if path else dataset.name
 
     def _config(self, form: Form, dataset: Dataset | None, card: ModelCard) -> RunConfig:
         name = form.run_name or _default_name(dataset, form)
@@ -218,16 +231,10 @@ class TrainPage:
         widgets = self.widgets
         kind = STARTER if config.base_model == STARTER else "hub" if _is_hub_id(config.base_model) else "folder"
         shapes = self.service.inspect_model(config.base_model).shapes
-        news = self.choose_model(kind, config.base_model)
-        for path, value in forms.values(config, shapes).items():
-            is_targets = path == forms.TARGETS
-            news[widgets.fields[path]] = gr.update(
-                value=value, **({"choices": forms.target_choices(shapes)} if is_targets else {})
-            )
-        known = self.service.datasets()
-        if any(dataset.id == config.data.dataset_id for dataset in known):
-            choices = datasets.choices(known)
-            news[widgets.dataset] = gr.update(choices=choices, value=config.data.dataset_id, visible=True)
+        shown = forms.values(config, shapes)
+        news = self.choose_model(kind, config.base_model, shown.pop(forms.TARGETS))
+        news |= {widgets.fields[path]: value for path, value in shown.items()}
+        news |= self._chosen(self.service.dataset(config.data.dataset_id))
         ref = "" if kind == STARTER else config.base_model
         return {**news, widgets.model_kind: kind, widgets.model_ref: train_widgets.ref_box(kind, ref)}
 
@@ -258,13 +265,14 @@ def _wire_choices(page: gr.Blocks, handlers: TrainPage) -> list[Dependency]:
     """Connect what decides on data and base model; the events after which the form is to be looked at anew."""
     widgets, tells = handlers.widgets, answers.tells(handlers.widgets.banner)
     data, model = widgets.data, widgets.model
-    reference = [widgets.model_kind, widgets.model_ref]
+    kind, targets = widgets.model_kind, widgets.fields[forms.TARGETS]
+    reference = [kind, widgets.model_ref, targets]
     choices = [
         page.load(tells(handlers.open), None, widgets.opened, **frame.QUICK),
         widgets.upload.upload(tells(handlers.upload), widgets.upload, data, **frame.QUICK),
         widgets.skip.click(tells(handlers.skip_bad_rows), widgets.broken_upload, data, **frame.QUICK),
         widgets.dataset.input(tells(handlers.choose_dataset), widgets.dataset, data, **_AS_SENT),
-        widgets.model_kind.input(tells(handlers.choose_kind), widgets.model_kind, model, **_AS_SENT),
+        kind.input(tells(handlers.choose_kind), [kind, targets], model, **_AS_SENT),
         widgets.model_ref.change(
             tells(handlers.choose_model), reference, model, trigger_mode="always_last", **_AS_SENT
         ),

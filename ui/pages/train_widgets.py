@@ -151,9 +151,12 @@ def ref_box(kind: str, ref: str) -> Any:
     return gr.update(value=ref, visible=kind != STARTER, label=label, info=info, placeholder=example)
 
 
-def target_choices(shapes: Sequence[LinearShape]) -> Any:
-    """The target modules of a model, those checked that `auto` means."""
-    return gr.update(choices=forms.target_choices(shapes), value=forms.checked_targets((AUTO_TARGETS,), shapes))
+def target_choices(shapes: Sequence[LinearShape], checked: Sequence[str] = ()) -> Any:
+    """The target modules of a model; checked stay those that were if it has them all, else what `auto` means."""
+    choices = forms.target_choices(shapes)
+    is_known = bool(checked) and set(checked) <= {name for _, name in choices}
+    value = list(checked) if is_known else forms.checked_targets((AUTO_TARGETS,), shapes)
+    return gr.update(choices=choices, value=value)
 
 
 def with_hint(setting: forms.Setting, hint: str, problem: UserError | None) -> Any:
