@@ -4,8 +4,8 @@
 of Gradio 6.31: the chart is keyed by a counter). So a chart is a `gr.HTML` whose value is the figure and whose script
 hands it to `Plotly.react`, which moves only what changed. `uirevision` names the run: while it stays, so does a zoom.
 
-Text and grid lines get their colours from `style.css`, by which one figure suits the light and the dark. The series'
-colours are Okabe and Ito's, which colour-blind people can tell apart.
+Text and grid lines get their colors from `style.css`, by which one figure suits the light and the dark. The series'
+colors are Okabe and Ito's, which color-blind people can tell apart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ui.story import Curve, Story
 Figure: TypeAlias = dict[str, Any]
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#2f80c2", "#e08a00", "#009e73", "#c66a9b", "#56b4e9", "#d55e00"
-GREY = "#8a938f"
+GRAY = "#8a938f"
 HEIGHT = 272  # as .plot in style.css
 
 _CLEAR = "rgba(0,0,0,0)"
@@ -114,15 +114,15 @@ def speed(story: Story, run_id: str) -> Figure:
     return _figure(series, run_id, story, y_format=",.0f", from_zero=True, has_legend=False)
 
 
-def _bytes(name: str, curve: Curve, colour: str) -> Figure:
-    return _line(name, curve.x, [value / 1e9 for value in curve.y], colour)
+def _bytes(name: str, curve: Curve, color: str) -> Figure:
+    return _line(name, curve.x, [value / 1e9 for value in curve.y], color)
 
 
 def _line(
     name: str,
     x: Sequence[float],
     y: Sequence[float],
-    colour: str,
+    color: str,
     *,
     width: float = 2,
     opacity: float = 1,
@@ -134,8 +134,8 @@ def _line(
         "name": name,
         "x": list(x),
         "y": [float(f"{value:.6g}") for value in y],
-        "line": {"color": colour, "width": width},
-        "marker": {"color": colour, "size": 7 if "markers" in mode else 5},
+        "line": {"color": color, "width": width},
+        "marker": {"color": color, "size": 7 if "markers" in mode else 5},
         "opacity": opacity,
         "cliponaxis": False,
         "showlegend": opacity == 1,

@@ -14,7 +14,7 @@ def esc(value: object) -> str:
 
 
 def chip(state: str) -> str:
-    """A run's state as a coloured word."""
+    """A run's state as a colored word."""
     return f'<span class="chip {esc(state)}">{esc(text.STATE_WORDS.get(state, state))}</span>'
 
 
@@ -80,7 +80,7 @@ def progress(done: int, total: int, label: str) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A curve without axes, from at least two values; drawn in the current text colour."""
+    """A curve without axes, from at least two values; drawn in the current text color."""
     if len(values) < 2:
         return '<span class="sparkline"></span>'
     low, high = min(values), max(values)

@@ -1,6 +1,6 @@
 """The Playground's panes: who speaks in each, what was said, and how it looks. No Gradio in here.
 
-Pane 0 is always the base model, in grey; adapters take the series' colours in the order in which they were chosen.
+Pane 0 is always the base model, in gray; adapters take the series' colors in the order in which they were chosen.
 Every pane keeps its own conversation, since their answers differ and a next question follows on from its own.
 """
 
@@ -14,7 +14,7 @@ from jobs.service import Adapter, Delta
 from ui import charts, markup, text
 
 MOST_PANES = 6
-COLOURS = (charts.GREY, charts.BLUE, charts.ORANGE, charts.GREEN, charts.PINK, charts.RED)
+COLORS = (charts.GRAY, charts.BLUE, charts.ORANGE, charts.GREEN, charts.PINK, charts.RED)
 
 
 @dataclass(kw_only=True)
@@ -106,7 +106,7 @@ def render(panes: Sequence[PaneState], index: int) -> str:
     kind = "" if pane.adapter_id else '<span class="pane-kind">base</span>'
     turns = "".join(_bubble(message.role, message.content) for message in pane.turns)
     return (
-        f'<article class="pane" style="--series:{COLOURS[index]}"><header><i class="dot"></i>'
+        f'<article class="pane" style="--series:{COLORS[index]}"><header><i class="dot"></i>'
         f"<h2>{markup.esc(pane.title)}</h2>{kind}{mark}</header>"
         f'<div class="chat" tabindex="0" aria-label="Conversation with {markup.esc(pane.title)}">'
         f"{turns}{_current(pane)}</div>"

@@ -1,6 +1,6 @@
 """The look, in one place: Gradio's theme variables, for light and dark.
 
-`static/style.css` uses these variables, with few colours of its own. Fonts are the system's: a plain string in
+`static/style.css` uses these variables, with few colors of its own. Fonts are the system's: a plain string in
 Gradio's font lists is used as it is, where a `Font` object would be fetched or served.
 """
 
@@ -13,8 +13,8 @@ import gradio as gr
 FONTS = ["-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace"]
 
-# Each row is one part of the page: the theme variables it sets, its colour in the light and in the dark.
-_COLOURS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+# Each row is one part of the page: the theme variables it sets, its color in the light and in the dark.
+_COLORS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("body_background_fill",), "#f6f6f3", "#0f1312"),
     (("background_fill_primary", "block_background_fill", "panel_background_fill"), "#ffffff", "#171c1b"),
     (("background_fill_secondary", "table_even_background_fill", "code_background_fill"), "#f3f4f1", "#1d2322"),
@@ -84,10 +84,10 @@ _SIZES = {
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's base theme in the workbench's colours, sizes and fonts."""
+    """Gradio's base theme in the workbench's colors, sizes and fonts."""
     values: dict[str, Any] = dict(_SIZES)
     has_dark = gr.themes.Base.set.__kwdefaults__ or {}
-    for names, light, dark in _COLOURS:
+    for names, light, dark in _COLORS:
         for name in names:
             values[name] = light
             if f"{name}_dark" in has_dark:

@@ -1,0 +1,121 @@
+"""The Train page's handlers over a real service; a widget is stood in for by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from gradio.utils import get_upload_folder
+
+from core.errors import DataError
+from jobs.service import Service
+from ui import forms
+from ui.pages.train import TrainPage
+
+
+class Names:
+    """Every attribute is its own name; the settings' widgets are their paths."""
+
+    fields = {setting.path: setting.path for setting in forms.SETTINGS}
+
+    def __getattr__(self, name: str) -> str:
+        return name
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[TrainPage]:
+    service = Service(tmp_path / "home", models_root=tmp_path / "models")
+    yield TrainPage(service, Names())  # type: ignore[arg-type]
+    service.close()
+
+
+@pytest.fixture
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    folder = Path(get_upload_folder())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def form(dataset_id: str | None, key: str = "visit", **changes: Any) -> tuple[Any, ...]:
+    settings = {setting.path: forms.default(setting.path) for setting in forms.SETTINGS} | changes
+    return (key, dataset_id, "starter", "", "", *settings.values())
+
+
+def visit(**query: str) -> Any:
+    return SimpleNamespace(query_params=query)
+
+
+def test_a_first_visit_offers_examples_and_names_what_is_missing(page: TrainPage) -> None:
+    assert "dataset" not in page.open(visit())
+    news = page.refresh(*form(None))
+    assert news["launch"]["value"] == "Choose a dataset" and not news["launch"]["interactive"]
+
+
+def test_an_example_makes_the_form_ready_and_the_next_visit_finds_it(page: TrainPage) -> None:
+    chosen = page.example("captain")["dataset"]["value"]
+    assert page.refresh(*form(chosen))["launch"]["value"] == "Launch"
+    assert page.open(visit())["dataset"]["value"] == chosen
+
+
+def test_a_run_is_launched_once_however_often_it_is_clicked(page: TrainPage) -> None:
+    chosen = page.example("captain")["dataset"]["value"]
+    first, again = page.launch(*form(chosen)), page.launch(*form(chosen))
+    assert first == again and len(page.service.runs()) == 1
+    assert page.launch(*form(chosen, seed=1)) != first
+    assert page.launch(*form(chosen, key="another visit")) != first
+
+
+def test_an_error_stands_beside_its_setting_alone(page: TrainPage) -> None:
+    chosen = page.example("captain")["dataset"]["value"]
+    news = page.refresh(*form(chosen, **{"lora.rank": 0}))
+    marked = [path for path in Names.fields if "faulty" in news[path]["elem_classes"]]
+    assert marked == ["lora.rank"] and "Rank is 0" in news["lora.rank"]["info"]
+    assert news["launch"]["value"] == "Check rank"
+    mended = page.refresh(*form(chosen))
+    assert not any("faulty" in mended[path]["elem_classes"] for path in Names.fields)
+
+
+def test_a_form_begins_with_an_earlier_runs_settings(page: TrainPage) -> None:
+    chosen = page.example("captain")["dataset"]["value"]
+    run = page.launch(*form(chosen, **{"lora.rank": 16, "optim.steps": "60"}))["launched"]
+    news = page.open(visit(**{"from": run}))
+    assert (news["lora.rank"], news["optim.steps"], news["dataset"]["value"]) == (16, "60", chosen)
+
+
+def test_an_address_with_an_unknown_run_is_an_ordinary_visit_with_a_word(page: TrainPage) -> None:
+    news = page.open(visit(**{"from": "nope"}))
+    assert "nope" in news["banner"] and news["page_key"]
+
+
+def test_broken_rows_can_be_left_out(page: TrainPage, uploads: Path) -> None:
+    path = uploads / "mixed.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n')
+    refused = page.upload(str(path))
+    assert "Row 2" in refused["dataset_status"] and refused["skip"]["visible"] and refused["dataset"] is None
+    assert "1 row left out" in page.skip_bad_rows(refused["broken_upload"])["dataset_status"]
+
+
+def test_leaving_rows_out_is_not_offered_where_nothing_would_remain(page: TrainPage, uploads: Path) -> None:
+    path = uploads / "empty.jsonl"
+    path.write_text("")
+    refused = page.upload(str(path))
+    assert "0 rows" in refused["dataset_status"] and not refused["skip"]["visible"]
+    assert page.service.datasets() == ()
+
+
+def test_only_uploaded_files_are_read(page: TrainPage, uploads: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("hidden")
+    (uploads / "link.txt").symlink_to(secret)
+    for path in (secret, uploads / "link.txt", uploads / ".." / ".." / "secret.txt"):
+        with pytest.raises(DataError, match="not uploaded here"):
+            page.skip_bad_rows(str(path))
+
+
+def test_the_command_reads_an_examples_own_file(page: TrainPage) -> None:
+    chosen = page.example("captain")["dataset"]["value"]
+    assert "--data examples/captain.jsonl" in page.refresh(*form(chosen))["command"]
