@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import TYPE_CHECKING
 
 import typer
 
 from core.errors import UserError
-from jobs.commands import DEFAULT_HOST, DEFAULT_PORT, HomeOption, HostOption, PortOption, commands, open_workbench
-
-if TYPE_CHECKING:
-    from jobs.service import Service
+from jobs.commands import DEFAULT_HOST, DEFAULT_PORT, HomeOption, HostOption, PortOption, commands
+from jobs.logs import set_up_logging
 
 
 @commands.callback(invoke_without_command=True)
@@ -28,16 +25,14 @@ def workbench(context: typer.Context) -> None:
 @commands.command()
 def ui(host: HostOption = DEFAULT_HOST, port: PortOption = DEFAULT_PORT, home: HomeOption = None) -> None:
     """Open the workbench for the browser."""
-    open_workbench(_serve, host, port, home)
-
-
-def _serve(service: Service, host: str, port: int) -> None:
+    set_up_logging()
     gc.disable()  # importing gradio makes a million objects that all stay; looking through them costs a second
+    from jobs.service import Service
     from ui.app import serve  # here, because gradio takes seconds that no other command should wait for
 
     gc.freeze()
     gc.enable()
-    serve(service, host, port)
+    serve(Service(home), host, port)
 
 
 def main() -> int:

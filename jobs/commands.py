@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,9 +18,6 @@ from jobs.logs import set_up_logging
 if TYPE_CHECKING:
     from jobs.service import Run, Service
 
-Serve: TypeAlias = "Callable[[Service, str, int], None]"
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 HomeOption = Annotated[Path | None, typer.Option(help="The folder that holds datasets, runs and adapters.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line and nothing else.")]
@@ -39,20 +35,6 @@ commands = typer.Typer(
 )
 runs_commands = typer.Typer(help="List, show, cancel and resume runs.", rich_markup_mode=None)
 commands.add_typer(runs_commands, name="runs")
-
-
-def open_workbench(serve: Serve, host: str, port: int, home: Path | None) -> None:
-    """Let `serve` show the page until it returns, with a scheduler behind it."""
-    _check_address(host, port)
-    set_up_logging(logging.INFO)
-    from jobs.service import Service
-
-    service = Service(home)
-    service.start()
-    try:
-        serve(service, host, port)
-    finally:
-        service.close()
 
 
 # A command's parameters are its options: more than six here, each handed on by name at once.
@@ -272,22 +254,3 @@ class _Session:
 
     def __exit__(self, *_: object) -> None:
         self._service.close()
-
-
-def _check_address(host: str, port: int) -> None:
-    """Refuse what the page could not be served on, before it is built."""
-    import socket
-
-    if host not in LOOPBACK:
-        hint = "Listen on 127.0.0.1 and use an SSH tunnel: ssh -L 7860:127.0.0.1:7860 THIS_MACHINE"
-        raise ConfigError(f"The address {host} would need a login, which is not there yet", hint=hint)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as the server does: an old connection is no obstacle
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            title = f"Port {port} cannot be used on {host}"
-            raise ConfigError(title, error.strerror or "", "Choose another with --port") from error

@@ -19,35 +19,19 @@ COLORS = (charts.GRAY, charts.BLUE, charts.ORANGE, charts.GREEN, charts.PINK, ch
 
 @dataclass(kw_only=True)
 class Reply:
-    """An answer as it arrives. `marks` are (tokens, characters) after each piece, to tell where answers part."""
+    """An answer as it arrives. `differs_at` counts its first token, from 1, that is not the base's; None so far."""
 
     text: str = ""
     tokens: int = 0
     seconds: float = 0.0
     is_done: bool = False
-    marks: list[tuple[int, int]] = field(default_factory=list)
+    differs_at: int | None = None
 
     def take(self, delta: Delta) -> None:
         """Add what is new."""
         self.text += delta.text
         self.tokens, self.seconds, self.is_done = delta.tokens, delta.seconds, delta.done
-        self.marks.append((delta.tokens, len(self.text)))
-
-    def token_of_difference(self, other: Reply) -> int | None:
-        """The number, from 1, of the token with which this reply parts from `other`; None while they agree."""
-        same = 0
-        for ours, theirs in zip(self.text, other.text, strict=False):
-            if ours != theirs:
-                break
-            same += 1
-        both_ended_there = same == len(self.text) == len(other.text)
-        if (
-            both_ended_there
-            or (same == len(self.text) and not self.is_done)
-            or (same == len(other.text) and not other.is_done)
-        ):
-            return None
-        return next((tokens for tokens, length in self.marks if length > same), self.tokens + 1)
+        self.differs_at = delta.differs_at
 
 
 @dataclass(kw_only=True)
@@ -137,7 +121,6 @@ def _about(panes: Sequence[PaneState], index: int) -> str:
         parts.append(f"{reply.tokens / reply.seconds:.1f} tokens/s")
     base = panes[0].reply
     if index and base is not None and base.text:
-        parted = reply.token_of_difference(base)
         same = "same as the base" if reply.is_done and base.is_done else "same as the base so far"
-        parts.append(f"differs from the base at token {parted}" if parted else same)
+        parts.append(f"differs from the base at token {reply.differs_at}" if reply.differs_at else same)
     return " · ".join(f"<span>{markup.esc(part)}</span>" for part in parts)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
 from core.data.records import Message
 from jobs.service import Delta
 from tests.ui.stand_in import XSS, adapter
@@ -9,28 +7,12 @@ from ui import panes
 from ui.panes import PaneState, Reply
 
 
-def reply(*pieces: str, done: bool = True) -> Reply:
+def reply(*pieces: str, done: bool = True, differs_at: int | None = None) -> Reply:
     whole = Reply()
     for at, piece in enumerate(pieces, 1):
         is_last = done and at == len(pieces)
-        whole.take(Delta(pane=0, text=piece, tokens=at, seconds=at / 10, done=is_last))
+        whole.take(Delta(pane=0, text=piece, tokens=at, seconds=at / 10, done=is_last, differs_at=differs_at))
     return whole
-
-
-@pytest.mark.parametrize(
-    ("ours", "base", "token"),
-    [
-        (reply("Arr", " star"), reply("A", " star"), 1),
-        (reply("A", " star", " be"), reply("A", " star", " is"), 3),
-        (reply("A", " star"), reply("A", " star"), None),
-        (reply("A", " star", " be"), reply("A", " star"), 3),
-        (reply("A", " star"), reply("A", " star", " is"), 3),
-        (reply("A", done=False), reply("A", " star"), None),
-        (reply("A", " star"), reply("A", done=False), None),
-    ],
-)
-def test_the_token_with_which_two_answers_part(ours: Reply, base: Reply, token: int | None) -> None:
-    assert ours.token_of_difference(base) == token
 
 
 def test_the_base_comes_first_and_conversations_stay() -> None:
@@ -76,7 +58,7 @@ def test_nothing_that_was_typed_or_generated_is_markup() -> None:
 
 def test_a_pane_proves_its_adapter_and_compares_it_with_the_base() -> None:
     both = panes.arrange([adapter()], "tiny", [])
-    both[0].reply, both[1].reply = reply("A", " star"), reply("Arr", " star")
+    both[0].reply, both[1].reply = reply("A", " star"), reply("Arr", " star", differs_at=1)
     assert "#0a1b2c3d" in panes.render(both, 1)
     assert "differs from the base at token 1" in panes.render(both, 1)
     assert "differs" not in panes.render(both, 0)
