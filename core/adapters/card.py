@@ -20,7 +20,7 @@ A LoRA adapter for `{base_model}`, trained with LoRA Workbench and stored in PEF
 |---|---|
 | rank, alpha, dropout | {rank}, {alpha:g}, {dropout:g} |
 | base while training | {bits}-bit |
-| learning rate, rows a step, seed | {learning_rate:g}, {batch_size}, {seed} |
+| learning rate, rows a step, seed | {learning_rate}, {batch_size}, {seed} |
 | evaluation loss | {losses} |
 
 ## Load it
@@ -61,7 +61,7 @@ def write_card(
         alpha=config.lora.alpha,
         dropout=config.lora.dropout,
         bits=config.quant.bits,
-        learning_rate=config.optim.learning_rate,
+        learning_rate="automatic" if config.optim.learning_rate is None else f"{config.optim.learning_rate:g}",
         batch_size=config.optim.batch_size,
         seed=config.seed,
         losses=losses,

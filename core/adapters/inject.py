@@ -11,6 +11,7 @@ from torch import nn
 from core.adapters.linear import LoraLinear
 from core.adapters.lowrank import LowRank
 from core.config import LoraConfig
+from core.errors import AdapterError
 from core.models.linears import find_linears
 from core.models.targets import check_rank, match
 
@@ -64,8 +65,24 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
 
 
+def require(model: nn.Module, key: str) -> None:
+    """Refuse a key that would match nothing, which looks like the base model and is a mistake.
+
+    Raises:
+        AdapterError: no layer of `model` has an adapter called `key`.
+    """
+    if not any(key in layer.adapters for layer in lora_layers(model).values()):
+        raise AdapterError(f"No adapter {key} is loaded", hint="Load it first")
+
+
 def activate(model: nn.Module, key: str | None) -> None:
-    """Let every row of every batch use the adapter `key`, or the base alone where None."""
+    """Let every row of every batch use the adapter `key`, or the base alone where None.
+
+    Raises:
+        AdapterError: `key` names no adapter of `model`.
+    """
+    if key is not None:
+        require(model, key)
     for layer in lora_layers(model).values():
         layer.active = key
 
@@ -82,13 +99,19 @@ def remove(model: nn.Module, key: str) -> None:
 
 @contextmanager
 def routed(model: nn.Module, keys: Sequence[str | None], dtype: torch.dtype) -> Iterator[None]:
-    """Within the block, row i of every batch uses the adapter `keys[i]` (None: the base)."""
+    """Within the block, row i of every batch uses the adapter `keys[i]` (None: the base).
+
+    Raises:
+        AdapterError: a key names no adapter of `model`.
+    """
+    for key in {key for key in keys if key is not None}:
+        require(model, key)
     layers = list(lora_layers(model).values())
-    for layer in layers:
-        layer.rows = layer.stack(keys, dtype)
-        layer.active = None
+    actives = [layer.active for layer in layers]
     try:
+        for layer in layers:
+            layer.rows, layer.active = layer.stack(keys, dtype), None
         yield
     finally:
-        for layer in layers:
-            layer.rows = None
+        for layer, active in zip(layers, actives, strict=True):
+            layer.rows, layer.active = None, active

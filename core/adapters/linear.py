@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from core.adapters.lowrank import LowRank
+from core.errors import AdapterError
 from core.kernels.lora_linear import lora_linear
 
 
@@ -27,7 +28,11 @@ class RowUpdates:
 
 
 class LoraLinear(nn.Module):
-    """`base` (a frozen plain or quantized linear layer) with low-rank updates, by key, in `adapters`."""
+    """`base` (a frozen plain or quantized linear layer) with low-rank updates, by key, in `adapters`.
+
+    `active` is the key that every row uses, `rows` what each row uses while routed, and `merged` the key that is
+    folded into the base's weight for now (`core.adapters.merge`).
+    """
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -35,6 +40,7 @@ class LoraLinear(nn.Module):
         self.adapters = nn.ModuleDict()
         self.active: str | None = None
         self.rows: RowUpdates | None = None
+        self.merged: str | None = None
 
     @property
     def in_features(self) -> int:
@@ -54,8 +60,7 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.rows is not None:
-            base: Tensor = self.base(x)
-            return base + torch.bmm(torch.bmm(x, self.rows.a), self.rows.b)
+            return self._routed(x, self.rows)
         update = self.update(self.active) if self.active is not None else None
         if update is None:
             plain: Tensor = self.base(x)
@@ -63,6 +68,18 @@ class LoraLinear(nn.Module):
         if update.dropout and self.training:
             return self._with_dropout(x, update)
         return lora_linear(x, self.base, update.a, update.b, update.scale)
+
+    def _routed(self, x: Tensor, rows: RowUpdates) -> Tensor:
+        if (
+            x.shape[:-2] != rows.a.shape[:1]
+        ):  # tokens of all rows in one heap, as some models' feed-forward layers take them
+            raise AdapterError(
+                "An adapter on this layer cannot be used side by side with others yet",
+                f"the base model gives it {list(x.shape)} and not [{rows.a.shape[0]}, tokens, {self.in_features}]",
+                "Leave the model's feed-forward layers out of the targets",
+            )
+        base: Tensor = self.base(x)
+        return base + torch.bmm(torch.bmm(x, rows.a), rows.b)
 
     def _with_dropout(self, x: Tensor, update: LowRank) -> Tensor:
         dropped = nn.functional.dropout(x, update.dropout)

@@ -7,13 +7,13 @@ after rounding, so W₀ is kept and put back bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from core.adapters.inject import lora_layers
+from core.adapters.inject import lora_layers, require
+from core.adapters.linear import LoraLinear
 from core.adapters.peft_format import load_adapter
 from core.errors import AdapterError
 from core.models.load import load_model
@@ -22,31 +22,38 @@ from core.models.quantize import QuantizedLinear
 
 @contextmanager
 def merged(model: nn.Module, key: str) -> Iterator[None]:
-    """Within the block the base weights carry the adapter `key` and no adapter is active.
+    """Within the block the base weights carry the adapter `key` and no adapter is active; a second block inside it
+    changes nothing.
 
     Raises:
-        AdapterError: the base is quantized, where merging would round the adapter away.
+        AdapterError: no such adapter is loaded, another one is merged already, or the base is quantized, where merging
+            would round the adapter away.
     """
-    originals: list[tuple[nn.Module, torch.Tensor]] = []
-    actives: list[str | None] = []
+    require(model, key)
     layers = list(lora_layers(model).values())
+    present = next((layer.merged for layer in layers if layer.merged is not None), None)
+    if present not in (None, key):
+        raise AdapterError(f"The adapter {present} is merged already", hint=f"Leave its block before merging {key}")
     if any(isinstance(layer.base, QuantizedLinear) for layer in layers):
         raise AdapterError("A quantized base cannot be merged into", hint="Load the base in 16 or 32 bits")
-    try:
-        for layer in layers:
-            actives.append(layer.active)
-            layer.active = None
-            update = layer.update(key)
-            if update is not None:
-                weight: torch.Tensor = layer.base.weight  # type: ignore[assignment]
-                originals.append((layer.base, weight.data))
-                weight.data = (weight.data.float() + update.delta()).to(weight.dtype)
+    with ExitStack() as undo:
+        for layer in layers if present is None else ():
+            _fold(layer, key, undo)
         yield
-    finally:
-        for base, original in originals:
-            base.weight.data = original
-        for layer, active in zip(layers, actives, strict=False):
-            layer.active = active
+
+
+def _fold(layer: LoraLinear, key: str, undo: ExitStack) -> None:
+    """Add the update `key` to the base's weight; `undo` will put things back as they are now."""
+    undo.callback(setattr, layer, "active", layer.active)
+    layer.active = None
+    update = layer.update(key)
+    if update is None:
+        return
+    weight: nn.Parameter = layer.base.weight  # type: ignore[assignment]
+    undo.callback(setattr, weight, "data", weight.data)
+    undo.callback(setattr, layer, "merged", None)
+    weight.data = (weight.data.float() + update.delta()).to(weight.dtype)
+    layer.merged = key
 
 
 def export_merged(adapter_folder: Path, model_folder: Path, output: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,39 +22,64 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from core.adapters.inject import device_of, lora_layers, wrap
+from core.adapters.inject import device_of, lora_layers, require, wrap
 from core.adapters.lowrank import LowRank
 from core.config import LoraConfig
 from core.errors import AdapterError
 from core.models.linears import find_linears
+from core.models.shapes import LinearShape
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-UNSUPPORTED = (
-    "use_dora",
-    "use_rslora",
-    "rank_pattern",
-    "alpha_pattern",
-    "modules_to_save",
-    "fan_in_fan_out",
-    "lora_bias",
+# What may be set without changing what the tensors mean. A setting that is not among these has to be unset.
+NEUTRAL = frozenset(
+    {
+        *(
+            "peft_type",
+            "peft_version",
+            "task_type",
+            "auto_mapping",
+            "base_model_name_or_path",
+            "revision",
+            "inference_mode",
+        ),
+        *("r", "lora_alpha", "lora_dropout", "bias", "init_lora_weights", "eva_config", "loftq_config"),
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "ensure_weight_tying"),
+        *("megatron_core", "qalora_group_size", "runtime_config"),
+    }
 )
+# Starts that leave the base as it is. The others (PiSSA, OLoRA, …) train beside a base that they changed.
+PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterFiles:
-    """An adapter as read: its settings and, for each module, A `[r, in]` and B `[out, r]` in fp32."""
+    """An adapter as read: its settings and, for each module, A `[r, in]` and B `[out, r]` in fp32.
+
+    `targets` are last parts or full names of the modules that it adapts; None where its config says that less plainly.
+    """
 
     rank: int
     alpha: float
     base_model: str
+    targets: tuple[str, ...] | None
     tensors: dict[str, tuple[Tensor, Tensor]]
     fingerprint: str
 
+    @property
+    def key(self) -> str:
+        """What the adapter is called inside a model: equal weights with another α are another adapter."""
+        return f"{self.fingerprint}_{self.alpha!r}".replace(".", "_")
+
 
 def save_adapter(model: nn.Module, key: str, folder: Path, config: LoraConfig, base_model: str) -> None:
-    """Write the adapter `key` of `model` into `folder`, which is made where it is missing."""
+    """Write the adapter `key` of `model` into `folder`, which is made where it is missing.
+
+    Raises:
+        AdapterError: `key` names no adapter of `model`.
+    """
+    require(model, key)
     tensors: dict[str, Tensor] = {}
     for name, layer in lora_layers(model).items():
         update = layer.update(key)
@@ -119,6 +145,7 @@ def read_adapter(folder: Path) -> AdapterFiles:
         rank=rank,
         alpha=alpha,
         base_model=str(settings.get("base_model_name_or_path") or ""),
+        targets=_plain_targets(settings),
         tensors=_pair(_read_tensors(folder), rank, folder),
         fingerprint=fingerprint(folder),
     )
@@ -132,23 +159,40 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         raise AdapterError(
             f"There is no adapter in {folder}", f"{CONFIG_FILE} is missing", "Choose an adapter's folder"
         ) from None
-    except ValueError:
+    except (ValueError, OSError):
         raise AdapterError(f"{CONFIG_FILE} is not JSON", str(folder), "Export the adapter again") from None
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise AdapterError("The adapter is not a LoRA adapter", str(path), "Choose one whose peft_type is LORA")
     for name in ("r", "lora_alpha"):
-        if not isinstance(settings.get(name), int | float) or settings[name] <= 0:
-            raise AdapterError(f"{name} is {settings.get(name)!r}", str(path), "It must be a number above 0")
-    for name in UNSUPPORTED:
-        if settings.get(name):
-            raise AdapterError(
-                f"The adapter uses {name}, which is not supported yet", str(path), "Choose a plain LoRA adapter"
-            )
-    if settings.get("bias", "none") != "none":
-        raise AdapterError(
-            "The adapter trains biases, which is not supported yet", str(path), "Choose a plain LoRA adapter"
-        )
+        value: Any = settings.get(name)
+        if type(value) not in (int, float) or not 0 < value < math.inf or (name == "r" and value != int(value)):
+            raise AdapterError(f"{name} is {value!r}", str(path), "It must be a number above 0")
+    _refuse_variants(settings, path)
     return settings
+
+
+def _refuse_variants(settings: dict[str, Any], path: Path) -> None:
+    found = [name for name in settings if settings[name] and name not in NEUTRAL]
+    if settings.get("bias") not in (None, "none"):
+        found.append("bias")
+    if settings.get("init_lora_weights") not in PLAIN_STARTS:
+        found.append("init_lora_weights")
+    if found:
+        raise AdapterError(
+            f"The adapter uses {found[0]} = {settings[found[0]]!r}, which is not supported yet",
+            str(path),
+            "Choose a plain LoRA adapter",
+        )
+
+
+def _plain_targets(settings: dict[str, Any]) -> tuple[str, ...] | None:
+    targets = settings.get("target_modules")
+    narrowed = any(
+        settings.get(name) is not None for name in ("exclude_modules", "layers_to_transform", "layers_pattern")
+    )
+    if narrowed or not isinstance(targets, list):
+        return None
+    return tuple(str(target) for target in targets)
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -157,7 +201,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         return load_file(path)
     except FileNotFoundError:
         raise AdapterError(f"{WEIGHTS_FILE} is missing", str(folder), "Export the adapter as safetensors") from None
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise AdapterError(f"{WEIGHTS_FILE} is broken: {error}", str(folder), "Copy or export it again") from None
 
 
@@ -189,31 +233,34 @@ def load_adapter(model: nn.Module, folder: Path) -> str:
     """Put the adapter in `folder` beside the layers of `model`; loading it again changes nothing.
 
     Returns:
-        The adapter's key in `model`: its fingerprint.
+        The adapter's key in `model`.
 
     Raises:
         AdapterError: it is broken, or does not fit this model; nothing was changed.
     """
     files = read_adapter(folder)
-    shapes = {shape.name: shape for shape in find_linears(model)}
-    for module, (a, b) in files.tensors.items():
-        if module not in shapes:
-            raise AdapterError(
-                f"The adapter is for another base model: this one has no linear layer {module}",
-                f"made for {files.base_model or 'an unnamed model'}",
-                "Choose the base it was trained on",
-            )
-        shape = shapes[module]
-        if (a.shape[1], b.shape[0]) != (shape.in_features, shape.out_features):
-            raise AdapterError(
-                f"The adapter is for another base model: {module} is {b.shape[0]}×{a.shape[1]} in it "
-                f"and {shape.out_features}×{shape.in_features} here",
-                f"made for {files.base_model or 'an unnamed model'}",
-                "Choose the base it was trained on",
-            )
+    _check_fit(files, {shape.name: shape for shape in find_linears(model)})
     for module, (a, b) in files.tensors.items():
         _place(wrap(model, module), files, a, b)
-    return files.fingerprint
+    return files.key
+
+
+def _check_fit(files: AdapterFiles, shapes: dict[str, LinearShape]) -> None:
+    made_for = f"made for {files.base_model or 'an unnamed model'}"
+    other_base = "The adapter is for another base model"
+    for module, (a, b) in files.tensors.items():
+        shape = shapes.get(module)
+        if shape is None:
+            complaint = f"{other_base}: this one has no linear layer {module}"
+            raise AdapterError(complaint, made_for, "Choose the base it was trained on")
+        if (a.shape[1], b.shape[0]) != (shape.in_features, shape.out_features):
+            sizes = f"{b.shape[0]}×{a.shape[1]} in it and {shape.out_features}×{shape.in_features} here"
+            raise AdapterError(f"{other_base}: {module} is {sizes}", made_for, "Choose the base it was trained on")
+    for target in files.targets or ():
+        for name in shapes:
+            if (name == target or name.endswith(f".{target}")) and name not in files.tensors:
+                complaint = f"The adapter has no tensors for {name}, which its target {target} names"
+                raise AdapterError(complaint, made_for, "Export it again, or choose the base it was trained on")
 
 
 def _place(layer: Any, files: AdapterFiles, a: Tensor, b: Tensor) -> None:
@@ -222,4 +269,4 @@ def _place(layer: Any, files: AdapterFiles, a: Tensor, b: Tensor) -> None:
     update.a.data.copy_(a)
     update.b.data.copy_(b)
     update.requires_grad_(False)
-    layer.adapters[files.fingerprint] = update
+    layer.adapters[files.key] = update

@@ -31,10 +31,11 @@ from core.models.precision import best_device, choose_precision
 
 @dataclass(slots=True)
 class _Pane:
-    """One row while it is being written."""
+    """One row while it is being written; `room` is how many tokens it may grow to."""
 
     stream: DecodeStream
     generator: torch.Generator
+    room: int
     tokens: list[int] = field(default_factory=list)
     done: bool = False
 
@@ -57,9 +58,10 @@ class ChatModel:
         self.loaded = load_model(model_folder, dtype=dtype, quant=quant, device=device)
         self.has_own_template = not ensure_template(self.loaded.tokenizer)
         self._ends = self._end_tokens()
+        self._limit: int | None = getattr(self.loaded.model.config.get_text_config(), "max_position_embeddings", None)
 
     def load_adapter(self, folder: Path) -> str:
-        """Put the adapter in `folder` beside the base; returns its key (its fingerprint). Again: no cost, same key.
+        """Put the adapter in `folder` beside the base; returns its key. Again: the same key.
 
         Raises:
             AdapterError: it is broken or made for another base; what was loaded before stays.
@@ -75,25 +77,24 @@ class ChatModel:
         """
         begin = time.monotonic()
         prompts = [self._tokenize(pane) for pane in panes]
-        rows = [self._new_row(sampling) for _ in panes]
+        rows = [self._new_row(sampling, len(prompt)) for prompt in prompts]
         tokens, mask = _pad_left(prompts, self.loaded.device)
         base_row = next((i for i, pane in enumerate(panes) if pane.adapter is None), None)
         cache = DynamicCache(config=self.loaded.model.config)
         with routed(self.loaded.model, [pane.adapter for pane in panes], self.loaded.dtype):
-            for _ in range(sampling.max_new_tokens):
+            for _ in range(max(row.room for row in rows)):
                 logits = self._forward(tokens, mask, cache)
                 chosen = [choose(logits[i], sampling, row.generator) for i, row in enumerate(rows)]
-                for index, row in enumerate(rows):
-                    if not row.done:
-                        text = self._extend(row, chosen[index], sampling)
-                        yield Delta(
-                            pane=index,
-                            text=text,
-                            tokens=len(row.tokens),
-                            seconds=time.monotonic() - begin,
-                            done=row.done,
-                            differs_at=_first_difference(rows, index, base_row),
-                        )
+                texts = {i: self._extend(row, chosen[i]) for i, row in enumerate(rows) if not row.done}
+                for index, text in texts.items():
+                    yield Delta(
+                        pane=index,
+                        text=text,
+                        tokens=len(rows[index].tokens),
+                        seconds=time.monotonic() - begin,
+                        done=rows[index].done,
+                        differs_at=_first_difference(rows, index, base_row),
+                    )
                 if all(row.done for row in rows) or stop():
                     return
                 tokens = torch.tensor(chosen, device=self.loaded.device)[:, None]
@@ -101,7 +102,8 @@ class ChatModel:
 
     def _forward(self, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
         """Logits `[batch, vocab]` for the token after the last of `tokens` `[batch, t]`; `mask` covers all so far."""
-        positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -tokens.shape[1] :]
+        last = None if self._limit is None else self._limit - 1  # a row that is full waits there for the others
+        positions = (mask.cumsum(1) - 1).clamp(0, last)[:, -tokens.shape[1] :]
         output = self.loaded.model(
             input_ids=tokens,
             attention_mask=mask,
@@ -113,17 +115,20 @@ class ChatModel:
         logits: Tensor = output.logits[:, -1]
         return logits
 
-    def _extend(self, row: _Pane, token: int, sampling: Sampling) -> str:
+    def _extend(self, row: _Pane, token: int) -> str:
         """Append `token` to `row`; returns the text that this completes."""
         row.tokens.append(token)
         if token in self._ends:
             row.done = True
             return ""
-        row.done = len(row.tokens) >= sampling.max_new_tokens
+        row.done = len(row.tokens) >= row.room
         return row.stream.step(self.loaded.tokenizer.backend_tokenizer, token) or ""
 
-    def _new_row(self, sampling: Sampling) -> _Pane:
-        return _Pane(DecodeStream(skip_special_tokens=True), torch.Generator().manual_seed(sampling.seed))
+    def _new_row(self, sampling: Sampling, prompt_tokens: int) -> _Pane:
+        room = sampling.max_new_tokens
+        if self._limit is not None:
+            room = min(room, self._limit - prompt_tokens)
+        return _Pane(DecodeStream(skip_special_tokens=True), torch.Generator().manual_seed(sampling.seed), room)
 
     def _tokenize(self, pane: PaneRequest) -> list[int]:
         try:

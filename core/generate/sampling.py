@@ -25,5 +25,6 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     if top_p >= 1:
         return probabilities
     ordered, order = probabilities.sort(descending=True)
-    outside = ordered.cumsum(0) - ordered >= top_p  # the likeliest token is never outside
+    outside = ordered.cumsum(0) - ordered >= top_p
+    outside[0] = False  # not even where top_p is 0
     return probabilities.index_fill(0, order[outside], 0.0)

@@ -25,11 +25,10 @@ CHUNK_ROWS = 256
 class _FrozenHeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        needs_grad = hidden.requires_grad
         total = torch.zeros(
             (), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32, device=hidden.device
         )
-        dhidden = torch.empty_like(hidden) if needs_grad else None
+        dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, hidden.shape[0], CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
             logits = hidden[part] @ weight.t()
@@ -40,18 +39,17 @@ class _FrozenHeadLoss(torch.autograd.Function):
                 error = scores.sub_(log_norm).exp_()
                 error.scatter_add_(1, labels[part, None], error.new_full((error.shape[0], 1), -1.0))
                 torch.mm(error.to(weight.dtype), weight, out=dhidden[part])
-        ctx.dhidden = dhidden
+        ctx.save_for_backward(dhidden)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        dhidden: Tensor = ctx.dhidden
-        ctx.dhidden = None
-        return dhidden.mul_(grads[0].to(dhidden.dtype)), None, None
+        (dhidden,) = ctx.saved_tensors
+        return dhidden * grads[0], None, None  # a scalar factor: it is not rounded to dhidden's dtype first
 
 
 def frozen_head_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """Summed cross-entropy in nats; backward may run once.
+    """Summed cross-entropy in nats.
 
     Args:
         hidden: `[n, d]`, the labeled positions' final hidden states.

@@ -20,6 +20,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 NAME = "packed_rows"
+# What other attention functions know and we must not ignore: capped scores, attention sinks, relative bias.
+SCORE_CHANGES = ("softcap", "s_aux", "position_bias")
 
 
 def register() -> None:
@@ -38,7 +40,7 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention inside each segment.
 
@@ -49,7 +51,13 @@ def packed_attention(
 
     Returns:
         `[1, T, heads, head_dim]` and None (no attention weights).
+
+    Raises:
+        NotImplementedError: the model asks for something that would change the scores.
     """
+    unknown = [name for name in SCORE_CHANGES if others.get(name) is not None]
+    if unknown:
+        raise NotImplementedError(f"packed attention has no {unknown[0]}")
     bounds = cu_seq_lens_q.tolist()
     grouped = query.shape[1] != key.shape[1]
     parts = []

@@ -38,14 +38,15 @@ def load_model(
     dtype: torch.dtype | None,
     quant: QuantConfig | None = None,
     device: torch.device | None = None,
-    attention: str = "sdpa",
+    attention: str | None = None,
 ) -> LoadedModel:
     """The model in `folder` (transformers' format, safetensors only; code in the folder is never run).
 
     Args:
         dtype: what weights are stored and computed in; None keeps the dtype on disk.
         quant: bits 4 or 8 quantize every linear layer but the head.
-        attention: a name in transformers' attention registry; `packed_attention.NAME` for packed training batches.
+        attention: a name in transformers' attention registry, `packed_attention.NAME` for packed training batches;
+            None takes the best that the model supports.
 
     Raises:
         ModelError: the folder cannot be read as a causal language model.
@@ -56,19 +57,21 @@ def load_model(
     device = device or torch.device("cpu")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, findings = AutoModelForCausalLM.from_pretrained(
             folder,
+            output_loading_info=True,
             dtype=dtype or "auto",
             attn_implementation=attention,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(
             f"The model in {folder} cannot be loaded: {str(error).splitlines()[0]}",
             hint="Choose a causal language model in transformers' format with safetensors weights",
         ) from error
+    _refuse_gaps(folder, findings)
     model.eval().requires_grad_(False)
     parameters = sum(p.numel() for p in model.parameters())
     if quant is not None and quant.bits in (4, 8):
@@ -77,12 +80,23 @@ def load_model(
     return LoadedModel(model=model, tokenizer=tokenizer, dtype=model.dtype, device=device, parameters=parameters)
 
 
+def _refuse_gaps(folder: Path, findings: dict[str, Any]) -> None:
+    """transformers fills weights that a folder lacks with random numbers and goes on; that is no base model."""
+    missing = sorted(map(str, findings["missing_keys"]))
+    if missing:
+        raise ModelError(
+            f"The model in {folder} lacks {len(missing)} of its weights",
+            ", ".join(missing[:3]) + (", …" if len(missing) > 3 else ""),
+            "Download or export it again",
+        )
+
+
 def head_weight(model: nn.Module) -> torch.Tensor | None:
     """The output head's weight `[vocab, dim]` where logits are exactly hidden states times it, else None.
 
     None for a head that is adapted, has a bias, or whose logits the model scales or caps afterwards.
     """
-    config, head = model.config, model.get_output_embeddings()  # type: ignore[operator]
+    config, head = model.config.get_text_config(), model.get_output_embeddings()  # type: ignore[operator, union-attr]
     transforms = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
     if type(head) is not nn.Linear or head.bias is not None or any(getattr(config, name, None) for name in transforms):
         return None

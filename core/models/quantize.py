@@ -10,11 +10,25 @@ first time it is evaluated on a CPU, after which it cannot be trained through.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import bitsandbytes.functional as bnb
 import torch
 from torch import Tensor, nn
 
 from core.config import QuantConfig
+
+
+class _FrozenProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: QuantizedLinear) -> Tensor:
+        ctx.layer = layer
+        return nn.functional.linear(x, layer.dequantize(x.dtype), layer.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] @ ctx.layer.dequantize(grads[0].dtype), None
 
 
 class QuantizedLinear(nn.Module):
@@ -52,7 +66,15 @@ class QuantizedLinear(nn.Module):
         return (self.packed * self.scale).to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.dequantize(x.dtype), self.bias)
+        result: Tensor = _FrozenProduct.apply(x, self)  # type: ignore[no-untyped-call]
+        return result
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
+        """What `.to(device)` calls; bitsandbytes' state is no buffer and has to be taken along."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.bits == 4:
+            self.state.to(self.packed.device)
+        return self
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}"

@@ -1,16 +1,20 @@
 """Where a run can go on after a stop: adapter and optimizer state after a step, on disk.
 
 A checkpoint is a folder `step-00000012`, whole or absent: it is written under another name, flushed to the disk,
-and renamed. The rest of a run's state (schedule, order of rows, dropout) is a function of the seed and the step's
-number. No pickle is written or read.
+and renamed. Its state file holds the tensor file's SHA-256, so that damage that came later is noticed, and the one
+before is kept to fall back on. The rest of a run's state (schedule, order of rows, dropout) is a function of the seed
+and the step's number. No pickle is written or read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +24,11 @@ from torch import Tensor, nn
 STATE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+KEPT = 2
+
+
+class _Damaged(Exception):
+    """A checkpoint's files are not those that were written."""
 
 
 def save_checkpoint(
@@ -29,34 +38,42 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     totals: dict[str, float],
 ) -> Path:
-    """Write the state after `step` below `folder` and drop older checkpoints; returns the new one's folder.
+    """Write the state after `step` below `folder` and drop all but the newest two; returns the new one's folder.
 
     Args:
         parameters: the trained ones by name. totals: figures that go on counting after a resume.
     """
-    final = folder / f"step-{step:08d}"
-    if final.exists():
-        return final
-    temporary = folder / f"tmp-{step:08d}"
+    final, temporary = folder / f"step-{step:08d}", folder / f"tmp-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    save_file(_tensors(parameters, optimizer), temporary / TENSORS_FILE)
+    state = {"step": step, "totals": totals, "sha256": _digest(temporary / TENSORS_FILE)}
+    (temporary / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+    _flush([*temporary.iterdir(), temporary])
+    shutil.rmtree(final, ignore_errors=True)  # one that could not be read and was passed over
+    os.replace(temporary, final)
+    _flush([folder])
+    for older in _checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(older)
+    return final
+
+
+def _tensors(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {name: parameter.detach().cpu() for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
         for moment in MOMENTS:
             if moment in optimizer.state[parameter]:
                 tensors[f"{name}:{moment}"] = optimizer.state[parameter][moment].cpu()
-    save_file(tensors, temporary / TENSORS_FILE)
-    (temporary / STATE_FILE).write_text(json.dumps({"step": step, "totals": totals}), encoding="utf-8")
-    _flush(temporary)
-    os.replace(temporary, final)
-    for older in _checkpoints(folder):
-        if older != final:
-            shutil.rmtree(older)
-    return final
+    return tensors
 
 
-def _flush(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(paths: Sequence[Path]) -> None:
+    for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -80,14 +97,24 @@ def restore(
     passed_over: list[str] = []
     for path in reversed(_checkpoints(folder)):
         try:
-            state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-            tensors = load_file(path / TENSORS_FILE)
-        except (OSError, ValueError, SafetensorError):
+            state, tensors = _read(path, parameters)
+        except (_Damaged, OSError, ValueError, SafetensorError):
             passed_over.append(path.name)
             continue
         _place(tensors, parameters, optimizer, state["step"])
         return state["step"], state["totals"], passed_over
     return 0, {}, passed_over
+
+
+def _read(path: Path, parameters: dict[str, nn.Parameter]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+    if not isinstance(state, dict) or state.get("sha256") != _digest(path / TENSORS_FILE):
+        raise _Damaged
+    tensors = load_file(path / TENSORS_FILE)
+    for name, parameter in parameters.items():
+        if name not in tensors or tensors[name].shape != parameter.shape:
+            raise _Damaged
+    return state, tensors
 
 
 def _place(
@@ -101,4 +128,4 @@ def _place(
             if f"{name}:{moment}" in tensors
         }
         if state:
-            optimizer.state[parameter] = {"step": torch.tensor(float(step)), **state}
+            optimizer.state[parameter] = {"step": torch.tensor(float(step), device=parameter.device), **state}

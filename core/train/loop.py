@@ -26,7 +26,7 @@ from core.models.load import LoadedModel
 from core.train.checkpoint import restore, save_checkpoint
 from core.train.memory import device_bytes, rss_bytes
 from core.train.objective import summed_loss
-from core.train.schedule import evaluation_steps, learning_rate
+from core.train.schedule import evaluation_steps, learning_rate, suggested_rate
 
 Stop = Callable[[], str | None]
 
@@ -46,6 +46,7 @@ class Loop:
     checkpoints: Path
     stop: Stop
     steps: int = field(init=False)
+    peak_rate: float = field(init=False)
     steps_done: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -59,9 +60,11 @@ class Loop:
     def __post_init__(self) -> None:
         optim, per_epoch = self.config.optim, steps_per_epoch(len(self.train_rows), self.config.optim.batch_size)
         self.steps = optim.steps or max(1, math.ceil(optim.epochs * per_epoch))
+        width = getattr(self.loaded.model.config, "hidden_size", None)
+        self.peak_rate = optim.learning_rate or suggested_rate(width)
         self.parameters = {n: p for n, p in self.loaded.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True
+            self.parameters.values(), lr=self.peak_rate, weight_decay=optim.weight_decay, fused=True
         )
 
     def resume(self) -> Iterator[Event]:
@@ -78,7 +81,7 @@ class Loop:
         """Train to the end, or until `stop` answers; the caller reads from `steps_done` how far it came.
 
         Raises:
-            RunError: the loss is not finite; the weights are those after the last good step.
+            RunError: a loss or a weight is not finite; nothing is saved after that.
         """
         evaluations = evaluation_steps(self.steps, self.config.optim.evaluations)
         try:
@@ -94,7 +97,13 @@ class Loop:
                 yield self.save()
 
     def save(self) -> Saved:
-        """Write a checkpoint of the state after the last finished step."""
+        """Write a checkpoint of the state after the last finished step.
+
+        Raises:
+            RunError: its weights are not finite.
+        """
+        if not all(torch.isfinite(parameter).all() for parameter in self.parameters.values()):
+            raise _diverged(self.steps_done, "its weights are not finite")
         names = ("tokens", "seconds", "first_loss", "last_loss", "base_eval_loss", "eval_loss")
         totals = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         path = save_checkpoint(self.checkpoints, self.steps_done, self.parameters, self.optimizer, totals)
@@ -104,20 +113,17 @@ class Loop:
         begin = time.monotonic()
         config = self.config
         rows = rows_of_step(self.train_rows, self.steps_done, config.optim.batch_size, config.seed)
-        rate = learning_rate(config.optim, self.steps_done, self.steps)
+        rate = learning_rate(self.peak_rate, config.optim, self.steps_done, self.steps)
         torch.manual_seed(config.seed * 1_000_003 + self.steps_done)
         loss = self._gradients(rows)
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), config.optim.clip_norm))
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise RunError(
-                f"The run diverged at step {self.steps_done + 1}: its loss is {loss} and its gradient's norm {norm}",
-                "the last good checkpoint is kept",
-                "Lower the learning rate and start again",
-            )
+            raise _diverged(self.steps_done + 1, f"its loss is {loss} and its gradient's norm {norm}")
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps_done += 1
+        self.eval_loss = None  # it was that of other weights
         self.tokens += sum(len(row.tokens) for row in rows)
         self.seconds += time.monotonic() - begin
         self.first_loss = loss if self.first_loss is None else self.first_loss
@@ -160,7 +166,17 @@ class Loop:
                 if self.stop():
                     raise Interrupted
                 total += float(summed_loss(self.loaded.model, pack(group, self.loaded.device)))
+        if not math.isfinite(total):
+            raise _diverged(self.steps_done, f"its evaluation loss is {total}")
         self.eval_loss = total / sum(row.trained for row in self.eval_rows)
         if self.steps_done == 0:
             self.base_eval_loss = self.eval_loss
         yield EvalDone(step=self.steps_done, loss=self.eval_loss)
+
+
+def _diverged(step: int, figures: str) -> RunError:
+    return RunError(
+        f"The run diverged at step {step}: {figures}",
+        "the last good checkpoint is kept",
+        "Lower the learning rate and start again",
+    )

@@ -22,6 +22,7 @@ from core.models.load import LoadedModel, load_model
 from core.models.precision import best_device, choose_precision
 from core.train.loop import Loop, Stop
 from core.train.memory import peak_rss_bytes
+from core.train.trial import refuse_inexact
 
 ADAPTER_KEY = "trained"
 
@@ -54,6 +55,7 @@ def carry_out(
     loaded = load_model(
         folder, dtype=precision.dtype, quant=config.quant, device=device, attention=packed_attention.NAME
     )
+    refuse_inexact(loaded)
     yield Preparing(phase="injecting")
     modules = inject(loaded.model, config.lora, key=ADAPTER_KEY, seed=config.seed)
     activate(loaded.model, ADAPTER_KEY)
@@ -78,7 +80,7 @@ def _what_was_lost(encoding: Encoding, eval_rows: Sequence[Row], config: RunConf
         notes.append(f"{encoding.truncated} rows are longer than {limit} tokens and were cut")
     if encoding.without_labels:
         notes.append(f"{encoding.without_labels} rows keep nothing to train on within {limit} tokens and were left out")
-    if not eval_rows:
+    if config.data.holdout and not eval_rows:
         notes.append("Too few rows to hold any back: there is no evaluation loss")
     return notes
 
@@ -102,7 +104,7 @@ def _started(loop: Loop, loaded: LoadedModel, config: RunConfig, modules: Sequen
 
 def _end(loop: Loop, run_folder: Path) -> Iterator[Event]:
     stopped = loop.steps_done < loop.steps
-    if stopped and (loop.stop() == "cancel" or loop.steps_done == 0):
+    if loop.stop() == "cancel" or loop.steps_done == 0:
         yield Cancelled(step=loop.steps_done)
         return
     output = run_folder / "adapter"

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM
+
+from core.adapters.inject import lora_layers
+from core.adapters.peft_format import save_adapter
+from core.data.encoding import render
+from core.data.records import Message
+from core.errors import AdapterError, ModelError, UserError
+from core.generate.chat import ChatModel
+from core.generate.requests import Delta, PaneRequest, Sampling
+from core.models.load import LoadedModel
+from tests.core.tiny import VOCABULARY, adapt, tiny_llama
+
+SHORT, LONG = "Hi.", "Tell me, at some length and with every detail, what the sea looked like on that morning."
+
+
+@pytest.fixture(scope="module")
+def adapters(pristine: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two adapters of other ranks and layers."""
+    folders = []
+    for name, rank, targets in (("one", 3, ("q_proj", "down_proj")), ("two", 6, ("v_proj", "up_proj", "down_proj"))):
+        model = copy.deepcopy(pristine.model)
+        config = adapt(model, rank=rank, alpha=4, targets=targets, seed=rank)
+        folders.append(tmp_path_factory.mktemp("adapters") / name)
+        save_adapter(model, "a", folders[-1], config, "tiny")
+    return folders
+
+
+@pytest.fixture(scope="module")
+def chat(tiny_folder: Path, adapters: list[Path]) -> ChatModel:
+    model = ChatModel(tiny_folder, bits=32)
+    for folder in adapters:
+        model.load_adapter(folder)
+    return model
+
+
+@pytest.fixture
+def keys(chat: ChatModel, adapters: list[Path]) -> list[str]:
+    return [chat.load_adapter(folder) for folder in adapters]
+
+
+def pane(adapter: str | None, *turns: str) -> PaneRequest:
+    roles = ("user", "assistant")
+    messages = tuple(Message(role=roles[i % 2], content=text) for i, text in enumerate(turns))  # type: ignore[arg-type]
+    return PaneRequest(adapter=adapter, messages=messages)
+
+
+def deltas(chat: ChatModel, panes: Sequence[PaneRequest], **sampling: float) -> list[Delta]:
+    settings = {"max_new_tokens": 12} | sampling
+    return list(chat.reply(panes, Sampling(**settings), stop=lambda: False))  # type: ignore[arg-type]
+
+
+def texts(chat: ChatModel, panes: Sequence[PaneRequest], **sampling: float) -> list[str]:
+    said = [""] * len(panes)
+    for delta in deltas(chat, panes, **sampling):
+        said[delta.pane] += delta.text
+    return said
+
+
+def test_each_pane_of_a_mixed_batch_says_what_it_says_alone(chat: ChatModel, keys: list[str]) -> None:
+    """Base and adapters of other ranks, over conversations of other lengths and turns."""
+    panes = [
+        pane(None, SHORT),
+        pane(keys[0], LONG),
+        pane(keys[1], SHORT, "Hello.", LONG),
+        pane(None, LONG),
+        pane(keys[0], SHORT),
+    ]
+    together = texts(chat, panes)
+    assert together == [texts(chat, [alone])[0] for alone in panes]
+    assert len(set(together)) == len(panes)
+
+
+def generated(folder: Path, asked: PaneRequest, max_new_tokens: int) -> str:
+    """What transformers' own `generate` answers."""
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer(render(tokenizer, asked.messages, opening=True), add_special_tokens=False, return_tensors="pt")
+    inputs = {"input_ids": prompt["input_ids"], "attention_mask": prompt["attention_mask"]}
+    output = reference.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=2)[0]
+    return str(tokenizer.decode(output[inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+@pytest.mark.parametrize("question", [SHORT, LONG])
+def test_the_base_says_what_transformers_own_generate_says(chat: ChatModel, tiny_folder: Path, question: str) -> None:
+    asked = pane(None, question)
+    assert texts(chat, [asked], max_new_tokens=20) == [generated(tiny_folder, asked, 20)]
+
+
+def test_learned_positions_count_from_each_rows_own_first_token(tiny_folder: Path, tmp_path: Path) -> None:
+    """Rotary positions are relative and would not notice the padding; OPT's are looked up in a table."""
+    torch.manual_seed(0)
+    config = OPTConfig(
+        hidden_size=64, ffn_dim=96, word_embed_proj_dim=64, num_hidden_layers=2, num_attention_heads=4, init_std=0.1,
+        vocab_size=VOCABULARY, max_position_embeddings=256, pad_token_id=None, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    OPTForCausalLM(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path)
+    chat = ChatModel(tmp_path, bits=32)
+    panes = [pane(None, SHORT), pane(None, LONG)]
+    assert texts(chat, panes) == [generated(tmp_path, one, 12) for one in panes]
+
+
+def test_totals_run_on_and_each_pane_ends_once(chat: ChatModel, keys: list[str]) -> None:
+    seen = deltas(chat, [pane(None, SHORT), pane(keys[0], LONG)])
+    for index in (0, 1):
+        mine = [delta for delta in seen if delta.pane == index]
+        assert [delta.tokens for delta in mine] == list(range(1, len(mine) + 1))
+        assert [delta.seconds for delta in mine] == sorted(delta.seconds for delta in mine)
+        assert [delta.done for delta in mine] == [False] * (len(mine) - 1) + [True]
+
+
+def test_an_answer_ends_at_the_end_of_turn_and_its_mark_is_not_shown(chat: ChatModel) -> None:
+    """With what the base says fourth made an end token, the answer is its first three."""
+    whole = deltas(chat, [pane(None, SHORT)], max_new_tokens=6)
+    tokenizer = chat.loaded.tokenizer
+    said = tokenizer("".join(delta.text for delta in whole), add_special_tokens=False)["input_ids"]
+    settings = chat.loaded.model.generation_config
+    original, ends = settings.eos_token_id, chat._ends
+    try:
+        settings.eos_token_id = [original, said[3]]
+        chat._ends = chat._end_tokens()
+        ended = deltas(chat, [pane(None, SHORT)], max_new_tokens=6)
+    finally:
+        settings.eos_token_id, chat._ends = original, ends
+    first = said.index(said[3])
+    assert ended[-1].done and ended[-1].tokens == first + 1 and ended[-1].text == ""
+    assert "".join(delta.text for delta in ended) == tokenizer.decode(said[:first])
+
+
+def test_the_place_where_an_adapter_parts_from_the_base_is_told_whatever_their_order(
+    chat: ChatModel, keys: list[str]
+) -> None:
+    for panes in ([pane(None, SHORT), pane(keys[0], SHORT)], [pane(keys[0], SHORT), pane(None, SHORT)]):
+        base, other = (0, 1) if panes[0].adapter is None else (1, 0)
+        seen = deltas(chat, panes)
+        alone = [[delta.text for delta in deltas(chat, [one])] for one in panes]
+        first = next(i for i, pair in enumerate(zip(*alone, strict=True), start=1) if pair[0] != pair[1])
+        told = [delta.differs_at for delta in seen if delta.pane == other]
+        assert told == [None] * (first - 1) + [first] * (len(told) - first + 1)
+        assert all(delta.differs_at is None for delta in seen if delta.pane == base)
+
+
+def test_a_difference_in_the_very_last_token_is_told(chat: ChatModel, keys: list[str]) -> None:
+    told = deltas(chat, [pane(keys[0], SHORT), pane(None, SHORT)], max_new_tokens=1)
+    assert told[0].text != told[1].text and told[0].differs_at == 1
+
+
+def test_stopping_ends_all_panes_after_the_token_under_way(chat: ChatModel, keys: list[str]) -> None:
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 3
+
+    seen = list(chat.reply([pane(None, SHORT), pane(keys[0], LONG)], Sampling(max_new_tokens=50), stop))
+    assert [(delta.pane, delta.tokens) for delta in seen] == [(i, n) for n in (1, 2, 3) for i in (0, 1)]
+
+
+def test_an_answer_that_nobody_reads_on_leaves_the_model_as_it_was(chat: ChatModel, keys: list[str]) -> None:
+    expected = texts(chat, [pane(None, SHORT)])
+    replies = chat.reply([pane(keys[0], SHORT)], Sampling(max_new_tokens=50), lambda: False)
+    next(replies)
+    replies.close()  # type: ignore[attr-defined]
+    assert all(layer.rows is None for layer in lora_layers(chat.loaded.model).values())
+    assert texts(chat, [pane(None, SHORT)]) == expected
+
+
+def test_the_same_seed_repeats_and_another_does_not(chat: ChatModel, keys: list[str]) -> None:
+    panes = [pane(None, SHORT), pane(keys[1], LONG)]
+    one = texts(chat, panes, temperature=1.0, seed=7)
+    assert texts(chat, panes, temperature=1.0, seed=7) == one
+    assert texts(chat, panes, temperature=1.0, seed=8) != one
+    assert texts(chat, panes[1:], temperature=1.0, seed=7) == one[1:]
+
+
+def test_a_tiny_nucleus_is_greedy(chat: ChatModel) -> None:
+    assert texts(chat, [pane(None, LONG)], temperature=1.0, top_p=1e-6) == texts(chat, [pane(None, LONG)])
+
+
+def test_a_conversation_that_fills_the_model_is_refused_and_one_that_nearly_does_ends_there(chat: ChatModel) -> None:
+    limit = tiny_llama().config.max_position_embeddings
+    with pytest.raises(UserError, match=f"the model reads {limit}") as caught:
+        deltas(chat, [pane(None, "word " * limit)])
+    assert caught.value.hint
+    nearly = "word " * (limit - 60)
+    prompt = len(chat._tokenize(pane(None, nearly)))
+    assert limit - 60 < prompt < limit
+    seen = deltas(chat, [pane(None, nearly), pane(None, SHORT)], max_new_tokens=limit - prompt + 5)
+    ends = {delta.pane: delta.tokens for delta in seen if delta.done}
+    assert ends == {0: limit - prompt, 1: limit - prompt + 5}
+
+
+@pytest.mark.parametrize("text", ["😀 and 👩‍👩‍👧‍👦!", "שלום, مرحبا", "日本語 text", " leading space", "a\n\n  b"])
+def test_characters_of_several_tokens_come_whole_and_all_text_comes(chat: ChatModel, text: str) -> None:
+    row = chat._new_row(Sampling(), 1)
+    tokens = chat.loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+    parts = [chat._extend(row, token) for token in tokens]
+    assert "".join(parts) == text
+    assert not any("\ufffd" in part for part in parts)
+
+
+def test_an_adapter_that_was_not_loaded_is_refused_and_not_answered_by_the_base(chat: ChatModel) -> None:
+    with pytest.raises(AdapterError, match="No adapter zebra"):
+        deltas(chat, [pane("zebra", SHORT)])
+
+
+def test_loading_an_adapter_again_gives_the_same_key_and_the_same_answers(
+    chat: ChatModel, keys: list[str], adapters: list[Path]
+) -> None:
+    before = texts(chat, [pane(keys[0], SHORT)])
+    assert chat.load_adapter(adapters[0]) == keys[0]
+    assert texts(chat, [pane(keys[0], SHORT)]) == before
+
+
+def test_a_broken_adapter_leaves_the_loaded_ones_alone(chat: ChatModel, keys: list[str], tmp_path: Path) -> None:
+    before = texts(chat, [pane(key, SHORT) for key in keys])
+    with pytest.raises(AdapterError):
+        chat.load_adapter(tmp_path)
+    assert texts(chat, [pane(key, SHORT) for key in keys]) == before
+
+
+def test_a_template_that_refuses_is_told(chat: ChatModel) -> None:
+    tokenizer = chat.loaded.tokenizer
+    template = tokenizer.chat_template
+    try:
+        tokenizer.chat_template = "{{ raise_exception('no system messages') }}"
+        with pytest.raises(UserError, match="no system messages"):
+            deltas(chat, [pane(None, SHORT)])
+    finally:
+        tokenizer.chat_template = template
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_chat_works_over_a_base_of_any_precision(tiny_folder: Path, adapters: list[Path], bits: int) -> None:
+    chat = ChatModel(tiny_folder, bits=bits)
+    key = chat.load_adapter(adapters[1])
+    base, adapted = texts(chat, [pane(None, SHORT), pane(key, SHORT)], max_new_tokens=5)
+    assert base and adapted and base != adapted
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        ChatModel(tmp_path)
+
+
+def test_a_base_without_a_template_says_so_and_answers_all_the_same(tiny_folder: Path, tmp_path: Path) -> None:
+    tiny_llama().save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    chat = ChatModel(tmp_path, bits=32)
+    assert not chat.has_own_template and texts(chat, [pane(None, SHORT)])[0]
+
+
+def test_the_starter_answers_in_words(starter_folder: Path) -> None:
+    chat = ChatModel(starter_folder, bits=32)
+    assert chat.has_own_template
+    (said,) = texts(chat, [pane(None, "What is the capital of France? Answer in one word.")], max_new_tokens=12)
+    assert "Paris" in said

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from core.generate.requests import Sampling
+from core.generate.sampling import choose, nucleus
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smallest_set(probabilities: list[float], top_p: float) -> set[int]:
+    """The obvious way: take the likeliest until they hold enough."""
+    chosen: set[int] = set()
+    mass = 0.0
+    for index in sorted(range(len(probabilities)), key=lambda i: -probabilities[i]):
+        if chosen and mass >= top_p:
+            break
+        chosen.add(index)
+        mass += probabilities[index]
+    return chosen
+
+
+@given(
+    weights=st.lists(st.integers(1, 1000), min_size=1, max_size=30, unique=True), top_p=st.floats(0, 1, allow_nan=False)
+)
+def test_the_nucleus_is_the_smallest_set_that_holds_enough(weights: list[int], top_p: float) -> None:
+    probabilities = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    kept = nucleus(probabilities, top_p)
+    expected = smallest_set(probabilities.tolist(), top_p)
+    if top_p < 1 - 1e-9 and abs(sum(probabilities[i] for i in expected) - top_p) > 1e-9:
+        assert set(kept.nonzero()[:, 0].tolist()) == expected
+    assert all(kept[i] in (0, probabilities[i]) for i in range(len(weights)))
+    assert kept.max() == probabilities.max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_a_temperature_the_likeliest_is_taken_and_nothing_is_drawn(dtype: torch.dtype) -> None:
+    logits = torch.tensor([0.1, 5.0, -2.0, 4.9]).to(dtype)
+    stream = generator()
+    before = stream.get_state()
+    assert choose(logits, Sampling(temperature=0.0, top_p=0.1), stream) == 1
+    assert torch.equal(stream.get_state(), before)
+
+
+def frequencies(logits: Tensor, sampling: Sampling, draws: int = 4000) -> Tensor:
+    stream = generator(3)
+    drawn = [choose(logits, sampling, stream) for _ in range(draws)]
+    return torch.bincount(torch.tensor(drawn), minlength=len(logits)) / draws
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_come_as_often_as_the_tempered_probabilities_say(temperature: float) -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    expected = torch.softmax(logits / temperature, dim=-1)
+    found = frequencies(logits, Sampling(temperature=temperature))
+    deviation = (expected * (1 - expected) / 4000).sqrt()
+    assert ((found - expected).abs() < 5 * deviation).all()
+
+
+def test_tokens_outside_the_nucleus_never_come_and_the_others_share_their_part() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    found = frequencies(logits, Sampling(temperature=1.0, top_p=0.8))
+    inside = torch.softmax(logits[:2], dim=-1)  # 0.64 and 0.24 of all
+    assert found[2:].sum() == 0
+    assert ((found[:2] - inside).abs() < 0.04).all()
+
+
+def test_the_same_seed_draws_the_same_tokens() -> None:
+    logits, sampling = torch.randn(100, generator=generator(1)), Sampling(temperature=1.0, top_p=0.95)
+    one, again, other = ([choose(logits, sampling, stream) for _ in range(20)] for stream in map(generator, (5, 5, 6)))
+    assert one == again != other

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from core.kernels import packed_attention
+from core.kernels.packed_attention import packed_attention as attend
+from core.models.load import LoadedModel
+from tests.core.tiny import packed_inputs, packed_logits, plain_logits, random_rows
+
+HEADS, DIM = 4, 8
+
+
+def tensors(length: int, kv_heads: int = HEADS) -> list[Tensor]:
+    torch.manual_seed(0)
+    shapes = [(1, HEADS, length, DIM), (1, kv_heads, length, DIM), (1, kv_heads, length, DIM)]
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+def bounds(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+
+
+def dense(
+    query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], window: int | None, scale: float
+) -> Tensor:
+    """The same through one softmax over all T² scores, most of them masked."""
+    group = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+    row = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(list(lengths)))
+    at = torch.arange(len(row))
+    distance = at[:, None] - at[None]
+    seen = (row[:, None] == row[None]) & (distance >= 0)
+    if window is not None:
+        seen &= distance < window
+    scores = (query @ key.transpose(2, 3) * scale).masked_fill(~seen, -torch.inf)
+    return (torch.softmax(scores, dim=-1) @ value).transpose(1, 2)
+
+
+@pytest.mark.parametrize("lengths", [(11,), (1, 1, 1), (5, 1, 9, 3)])
+@pytest.mark.parametrize("kv_heads", [1, 2, HEADS])
+@pytest.mark.parametrize("window", [None, 1, 4, 100])
+def test_output_and_gradients_are_those_of_one_dense_mask(
+    lengths: tuple[int, ...], kv_heads: int, window: int | None
+) -> None:
+    inputs = tensors(sum(lengths), kv_heads)
+    module = nn.Module()
+    ours, weights = attend(module, *inputs, None, cu_seq_lens_q=bounds(lengths), scaling=0.3, sliding_window=window)
+    theirs = dense(*inputs, lengths, window, 0.3)
+    direction = torch.randn_like(theirs)
+    assert weights is None and torch.allclose(ours, theirs, atol=1e-12)
+    for got, wanted in zip(
+        torch.autograd.grad(ours, inputs, direction), torch.autograd.grad(theirs, inputs, direction), strict=True
+    ):
+        assert torch.allclose(got, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
+def test_what_would_change_the_scores_is_refused_and_not_ignored(name: str) -> None:
+    with pytest.raises(NotImplementedError, match=name):
+        attend(nn.Module(), *tensors(3), None, cu_seq_lens_q=bounds([3]), **{name: torch.ones(1)})
+    attend(nn.Module(), *tensors(3), None, cu_seq_lens_q=bounds([3]), **{name: None})
+
+
+def test_registering_twice_changes_nothing() -> None:
+    packed_attention.register()
+    packed_attention.register()
+
+
+def test_each_row_of_a_packed_batch_gets_the_logits_that_it_gets_alone(tiny: LoadedModel, plain: LoadedModel) -> None:
+    rows = [row.tokens for row in random_rows([9, 1, 30, 17])]
+    with torch.no_grad():
+        packed = tiny.model(**packed_inputs(rows), use_cache=False).logits[0]
+    for row, logits in zip(rows, packed.split([len(row) for row in rows]), strict=True):
+        assert torch.allclose(logits, packed_logits(tiny.model, row), atol=1e-5)
+        assert torch.allclose(logits, plain_logits(plain.model, row), atol=1e-5)
+
+
+def test_what_lies_in_one_row_cannot_be_seen_from_another(tiny: LoadedModel) -> None:
+    first, changed, second = (row.tokens for row in random_rows([12, 12, 20]))
+    with torch.no_grad():
+        before = tiny.model(**packed_inputs([first, second, first]), use_cache=False).logits[0, 12:32]
+        after = tiny.model(**packed_inputs([changed, second, changed]), use_cache=False).logits[0, 12:32]
+    assert torch.equal(before, after)
+
+
+FAMILIES = [
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma3_text",
+    "phi",
+    "phi3",
+    "gpt_neox",
+    "opt",
+    "olmo2",
+    "granite",
+]
+
+
+def family_config(name: str) -> PreTrainedConfig:
+    settings = {
+        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "intermediate_size": 96, "ffn_dim": 96, "word_embed_proj_dim": 64, "vocab_size": 300, "pad_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 128, "sliding_window": 5,
+        "initializer_range": 0.1,
+    }  # fmt: skip
+    config: PreTrainedConfig = CONFIG_MAPPING[name](**settings)
+    return config
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_that_uses_the_registry_packs_exactly(name: str) -> None:
+    """Grouped heads, windows, biases, learned positions: no model's code is rewritten, so each is tried once."""
+    torch.manual_seed(0)
+    packed = AutoModelForCausalLM.from_config(family_config(name), attn_implementation=packed_attention.NAME).eval()
+    alone = AutoModelForCausalLM.from_config(family_config(name), attn_implementation="eager").eval()
+    alone.load_state_dict(packed.state_dict())
+    rows = [[token % 297 + 3 for token in row.tokens] for row in random_rows([9, 4, 21])]
+    with torch.no_grad():
+        logits = packed(**packed_inputs(rows), use_cache=False).logits[0]
+    for row, ours in zip(rows, logits.split([9, 4, 21]), strict=True):
+        assert torch.allclose(ours, plain_logits(alone, row), atol=2e-5)

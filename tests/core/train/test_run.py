@@ -1,0 +1,409 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from core.adapters.inject import activate
+from core.adapters.peft_format import WEIGHTS_FILE, load_adapter, read_adapter
+from core.config import RunConfig, parse
+from core.data.batching import hold_out, pack
+from core.data.encoding import encode
+from core.data.records import Passage, Record
+from core.errors import ConfigError, DataError, ModelError, RunError, UserError
+from core.events import (
+    Cancelled,
+    EvalDone,
+    Event,
+    Finished,
+    Note,
+    Preparing,
+    Saved,
+    Started,
+    StepDone,
+    from_json,
+    to_json,
+)
+from core.models.load import LoadedModel
+from core.train.checkpoint import STATE_FILE, TENSORS_FILE
+from core.train.objective import summed_loss
+from core.train.run import carry_out
+from tests.core.tiny import LINEARS, conversation, packed_logits, plain_logits, tiny_llama
+
+COLORS = ["red", "green", "blue", "black", "white", "brown", "pink", "gray", "gold", "teal"]
+RECORDS = [conversation(f"Color {i}?", f"It is {color}.", row=i + 1) for i, color in enumerate(COLORS)]
+FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+
+
+class Run:
+    """A run in its own folder, which can be stopped at a step and carried out again."""
+
+    def __init__(self, base: Path, folder: Path, records: Sequence[Record] = RECORDS, **parts: dict[str, Any]) -> None:
+        optim = {"learning_rate": 1e-2, "steps": 8, "batch_size": 4, "evaluations": 4, "micro_tokens": 64}
+        self.config: RunConfig = parse({
+            "name": "a run",
+            "base_model": str(base),
+            "data": {"dataset_id": "none", "holdout": 0.2} | parts.get("data", {}),
+            "lora": {"rank": 4, "alpha": 16, "targets": LINEARS} | parts.get("lora", {}),
+            "quant": {"bits": 32} | parts.get("quant", {}),
+            "optim": optim | parts.get("optim", {}),
+            "seed": 3,
+        })  # fmt: skip
+        self.folder, self.records = folder, records
+        self.answer: str | None = None
+
+    def events(self) -> Iterator[Event]:
+        return carry_out(
+            self.config,
+            records=self.records,
+            run_folder=self.folder,
+            models_root=self.folder / "no models",
+            stop=lambda: self.answer,
+        )
+
+    def carry_out(self, *, until_step: int | None = None, answer: str | None = None) -> list[Event]:
+        """All events; after `until_step` the run is asked to stop with `answer`, or is gone at once if that is None."""
+        seen = []
+        for event in self.events():
+            seen.append(event)
+            if isinstance(event, StepDone) and event.step == until_step:
+                if answer is None:
+                    break
+                self.answer = answer
+        self.answer = None
+        return seen
+
+    @property
+    def adapter(self) -> dict[str, torch.Tensor]:
+        return load_file(self.folder / "adapter" / WEIGHTS_FILE)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        folder = self.folder / "checkpoints"
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+Make = Callable[..., Run]
+
+
+@pytest.fixture
+def make(tiny_folder: Path, tmp_path: Path) -> Make:
+    def build(name: str = "run", **settings: Any) -> Run:
+        base = settings.pop("base", tiny_folder)
+        return Run(base, tmp_path / name, **settings)
+
+    return build
+
+
+def same_bits(one: Run, other: Run) -> bool:
+    return one.adapter.keys() == other.adapter.keys() and all(
+        torch.equal(tensor, other.adapter[name]) for name, tensor in one.adapter.items()
+    )
+
+
+def of_kind(events: list[Event], kind: type) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def notes(events: list[Event]) -> str:
+    return " | ".join(note.text for note in of_kind(events, Note))
+
+
+# ---- from config to adapter
+
+
+def test_a_run_tells_its_story_in_order_and_leaves_an_adapter(make: Make) -> None:
+    run = make()
+    events = run.carry_out()
+    story = [
+        event.phase if isinstance(event, Preparing) else event.event for event in events if not isinstance(event, Note)
+    ]
+    assert story[:5] == ["fetching", "loading", "injecting", "tokenizing", "started"]
+    assert story[5:] == ["eval", *["step", "step", "eval", "saved"] * 4, "finished"]
+    assert [from_json(to_json(event)) for event in events] == events
+    assert sorted(path.name for path in run.folder.joinpath("adapter").iterdir()) == FILES
+    assert [path.name for path in run.folder.iterdir() if path.name.startswith("adapter")] == ["adapter"]
+
+
+def test_what_is_reported_agrees_with_itself(make: Make) -> None:
+    run = make()
+    events = run.carry_out()
+    (started,), (finished,) = of_kind(events, Started), of_kind(events, Finished)
+    steps, evaluations = of_kind(events, StepDone), of_kind(events, EvalDone)
+    assert (started.steps, started.first_step, started.train_rows, started.eval_rows) == (8, 1, 8, 2)
+    assert started.adapted_modules == 14 and started.bits == 32 and started.compute_dtype == "float32"
+    assert started.trainable_parameters == sum(tensor.numel() for tensor in run.adapter.values())
+    assert started.base_parameters == sum(p.numel() for p in tiny_llama().parameters())
+    assert 0 < started.trained_tokens_per_epoch < started.tokens_per_epoch
+    assert steps[1].tokens == started.tokens_per_epoch
+    assert (finished.steps, finished.tokens, finished.seconds) == (8, steps[-1].tokens, steps[-1].seconds)
+    assert finished.tokens_per_second == pytest.approx(finished.tokens / finished.seconds)
+    assert (finished.first_loss, finished.last_loss) == (steps[0].loss, steps[-1].loss)
+    assert (finished.base_eval_loss, finished.eval_loss) == (evaluations[0].loss, evaluations[-1].loss)
+    assert finished.peak_rss_bytes > 0.99 * max(step.rss_bytes for step in steps)  # the kernel counts in small batches
+    assert finished.output == str(run.folder / "adapter") and not finished.stopped
+
+
+def test_a_set_that_can_be_memorized_is_memorized(make: Make, tiny: LoadedModel) -> None:
+    optim = {"steps": 50, "evaluations": 1, "micro_tokens": 4096}
+    run = make(records=RECORDS[:4], lora={"rank": 32}, optim=optim, data={"holdout": 0})
+    (finished,) = of_kind(run.carry_out(), Finished)
+    assert finished.last_loss < 0.2 < 5 < finished.first_loss
+    tokenizer, record = tiny.tokenizer, RECORDS[2]
+    row = encode(tokenizer, [record], 100).rows[0]
+    activate(tiny.model, load_adapter(tiny.model, run.folder / "adapter"))
+    likeliest = packed_logits(tiny.model, row.tokens).argmax(dim=-1).tolist()
+    said = [said for said, label in zip(likeliest, row.labels, strict=True) if label >= 0]
+    assert tokenizer.decode(said) == "It is blue.<|im_end|>"
+
+
+def test_the_first_evaluation_is_the_base_models_own_loss(make: Make, tiny: LoadedModel) -> None:
+    run = make(optim={"steps": 1})
+    first = of_kind(run.carry_out(), EvalDone)[0]
+    encoding = encode(tiny.tokenizer, RECORDS, 1024)
+    _, held = hold_out(encoding.rows, 0.2, run.config.seed)
+    losses = [
+        torch.nn.functional.cross_entropy(
+            plain_logits(tiny_llama(), row.tokens), torch.tensor(row.labels), reduction="sum"
+        )
+        for row in held
+    ]
+    assert first.step == 0
+    assert first.loss == pytest.approx(sum(losses).item() / sum(row.trained for row in held), rel=1e-5)  # type: ignore[union-attr]
+
+
+def test_the_last_evaluation_is_that_of_the_adapter_that_was_saved(make: Make, tiny: LoadedModel) -> None:
+    run = make()
+    (finished,) = of_kind(run.carry_out(), Finished)
+    _, held = hold_out(encode(tiny.tokenizer, RECORDS, 1024).rows, 0.2, run.config.seed)
+    activate(tiny.model, load_adapter(tiny.model, run.folder / "adapter"))
+    with torch.no_grad():
+        loss = summed_loss(tiny.model, pack(held, tiny.device)) / sum(row.trained for row in held)
+    assert finished.eval_loss == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16, 32])
+def test_every_precision_learns(make: Make, bits: int) -> None:
+    run = make(quant={"bits": bits}, optim={"steps": 12, "evaluations": 1})
+    (finished,) = of_kind(run.carry_out(), Finished)
+    assert finished.last_loss < 0.7 * finished.first_loss
+    assert read_adapter(run.folder / "adapter").rank == 4
+
+
+def test_the_seed_and_nothing_else_decides(make: Make) -> None:
+    settings = {"lora": {"dropout": 0.2}, "optim": {"steps": 4}}
+    one, again, other = (make(name, **settings) for name in ("one", "again", "other"))
+    other.config = replace(one.config, seed=4)
+    for seed, run in enumerate((one, again, other)):
+        torch.manual_seed(seed)  # the caller's random stream must not matter
+        run.carry_out()
+    assert same_bits(one, again) and not same_bits(one, other)
+
+
+# ---- rows that give less than all
+
+
+def test_one_row_trains_without_an_evaluation_and_says_so(make: Make) -> None:
+    events = make(records=RECORDS[:1], optim={"steps": 2}).carry_out()
+    (finished,) = of_kind(events, Finished)
+    assert finished.eval_loss is None and finished.base_eval_loss is None and not of_kind(events, EvalDone)
+    assert "Too few rows to hold any back" in notes(events)
+
+
+def test_asking_for_no_evaluation_is_not_remarked_on(make: Make) -> None:
+    assert "hold" not in notes(make(optim={"steps": 1}, data={"holdout": 0}).carry_out())
+
+
+def test_what_was_cut_and_left_out_is_told(make: Make) -> None:
+    long = [conversation("word " * 90, "Lost."), conversation("Hi.", "word " * 90)]
+    text = notes(make(records=[*RECORDS, *long], optim={"steps": 1}, data={"max_tokens": 64}).carry_out())
+    assert "2 rows are longer than 64 tokens" in text and "1 rows keep nothing to train on within 64 tokens" in text
+
+
+def test_passages_are_trained_too(make: Make) -> None:
+    passages = [Passage(text=f"The color is {color}.", source_row=i + 1) for i, color in enumerate(COLORS)]
+    (finished,) = of_kind(make(records=passages, optim={"steps": 12}).carry_out(), Finished)
+    assert finished.last_loss < finished.first_loss
+
+
+def test_a_base_without_a_chat_template_gets_a_plain_one_and_says_so(
+    make: Make, tmp_path: Path, tiny_folder: Path
+) -> None:
+    base = tmp_path / "bare"
+    tiny_llama().save_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(base)
+    assert "no chat template" in notes(make(base=base, optim={"steps": 1}).carry_out())
+
+
+# ---- what cannot be carried out
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"lora": {"targets": ("no_such_layer",)}}, ConfigError),
+        ({"lora": {"rank": 33}}, ConfigError),
+        ({"base": Path("/no/such/model")}, ModelError),
+        ({"data": {"max_tokens": 8}}, DataError),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_the_first_step(
+    make: Make, settings: dict[str, Any], error: type[UserError]
+) -> None:
+    run = make(**settings)
+    seen: list[Event] = []
+    with pytest.raises(error):
+        seen.extend(run.events())
+    assert not of_kind(seen, StepDone) and not (run.folder / "adapter").exists() and not run.checkpoints
+
+
+def test_a_base_with_a_weight_that_is_no_number_is_refused(make: Make, tmp_path: Path, tiny_folder: Path) -> None:
+    base = tmp_path / "broken"
+    model = tiny_llama()
+    model.model.layers[0].mlp.up_proj.weight.data[0, 0] = torch.nan
+    model.save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(base)
+    with pytest.raises(ModelError):
+        list(make(base=base).events())
+
+
+def test_a_run_that_diverges_fails_and_leaves_no_adapter(make: Make) -> None:
+    """A checkpoint whose weights are no numbers, but which is whole on disk, stands for a run that went wrong."""
+    run = make()
+    run.carry_out(until_step=5)
+    plant_nan(run.folder / "checkpoints" / "step-00000004")
+    before = run.checkpoints
+    with pytest.raises(RunError, match="diverged at step 5"):
+        run.carry_out()
+    assert not (run.folder / "adapter").exists() and run.checkpoints == before
+
+
+def plant_nan(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / TENSORS_FILE)
+    next(iter(tensors.values())).view(-1)[0] = torch.nan
+    save_file(tensors, checkpoint / TENSORS_FILE)
+    state = json.loads((checkpoint / STATE_FILE).read_text())
+    state["sha256"] = hashlib.sha256((checkpoint / TENSORS_FILE).read_bytes()).hexdigest()
+    (checkpoint / STATE_FILE).write_text(json.dumps(state))
+
+
+def test_an_absurd_learning_rate_ends_in_an_error_or_in_a_finite_adapter(make: Make) -> None:
+    run = make(lora={"alpha": 65536.0, "rank": 1}, optim={"learning_rate": 1.0, "clip_norm": 1e9, "warmup": 0.0})
+    try:
+        run.carry_out()
+    except RunError as error:
+        assert "diverged" in str(error) and not (run.folder / "adapter").exists()
+    else:
+        assert all(torch.isfinite(tensor).all() for tensor in run.adapter.values())
+
+
+# ---- stopping and going on
+
+
+def test_keep_saves_what_was_learned_so_far_and_says_that_it_was_stopped(make: Make) -> None:
+    run = make()
+    events = run.carry_out(until_step=3, answer="keep")
+    assert isinstance(events[-1], Finished) and events[-1].stopped and events[-1].steps == 3
+    assert [event.event for event in events[-2:]] == ["saved", "finished"]
+    assert events[-1].eval_loss is None and events[-1].base_eval_loss is not None  # step 3 was not evaluated
+    checkpoint = load_file(run.folder / "checkpoints" / "step-00000003" / TENSORS_FILE)
+    adapter = read_adapter(run.folder / "adapter").tensors
+    assert all(torch.equal(a, checkpoint[f"{name}.adapters.trained.a"]) for name, (a, _) in adapter.items())
+
+
+def test_cancel_ends_the_run_without_an_adapter_but_with_a_checkpoint(make: Make) -> None:
+    run = make()
+    events = run.carry_out(until_step=3, answer="cancel")
+    assert events[-1] == Cancelled(step=3) and not of_kind(events, Finished)
+    assert not (run.folder / "adapter").exists() and run.checkpoints == ["step-00000002", "step-00000003"]
+
+
+@pytest.mark.parametrize("answer", ["keep", "cancel"])
+@pytest.mark.parametrize("phase", ["fetching", "loading", "injecting", "tokenizing"])
+def test_a_stop_before_the_first_step_is_a_cancel(make: Make, answer: str, phase: str) -> None:
+    run = make()
+    seen: list[Event] = []
+    for event in run.events():
+        seen.append(event)
+        if isinstance(event, Preparing) and event.phase == phase:
+            run.answer = answer
+    assert seen[-1] == Cancelled(step=0) and not of_kind(seen, StepDone)
+    assert not (run.folder / "adapter").exists() and run.checkpoints == []
+
+
+def test_a_cancel_during_the_last_evaluation_is_a_cancel(make: Make) -> None:
+    run = make()
+    events = run.carry_out(until_step=8, answer="cancel")
+    assert events[-1] == Cancelled(step=8) and not (run.folder / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("until_step", "answer", "bits"),
+    [(3, "cancel", 32), (5, None, 32), (1, None, 32), (8, "cancel", 32), (3, "cancel", 4), (5, None, 8)],
+)
+def test_stopping_and_going_on_gives_the_bits_of_never_stopping(
+    make: Make, until_step: int, answer: str | None, bits: int
+) -> None:
+    """With dropout, over two epochs of shuffled rows; answer None stands for a worker that was killed."""
+    settings = {"lora": {"dropout": 0.3}, "quant": {"bits": bits}}
+    straight, stopped = make("straight", **settings), make("stopped", **settings)
+    expected = of_kind(straight.carry_out(), Finished)[0]
+    stopped.carry_out(until_step=until_step, answer=answer)
+    events = stopped.carry_out()
+    (started,), (finished,) = of_kind(events, Started), of_kind(events, Finished)
+    saved = until_step if answer else until_step // 2 * 2
+    assert started.first_step == saved + 1
+    assert ("Resumed after step" in notes(events)) == (saved > 0)
+    assert same_bits(straight, stopped)
+    for name in ("steps", "tokens", "first_loss", "last_loss", "base_eval_loss"):
+        assert getattr(finished, name) == getattr(expected, name), name
+
+
+def test_stopping_again_and_again_gives_the_same_bits_too(make: Make) -> None:
+    straight, stopped = make("straight"), make("stopped")
+    straight.carry_out()
+    for step in (2, 3, 4, 7):
+        stopped.carry_out(until_step=step, answer="cancel")
+    stopped.carry_out()
+    assert same_bits(straight, stopped)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_named(make: Make) -> None:
+    straight, damaged = make("straight"), make("damaged")
+    straight.carry_out()
+    damaged.carry_out(until_step=7)
+    assert damaged.checkpoints == ["step-00000004", "step-00000006"]
+    file = damaged.folder / "checkpoints" / "step-00000006" / TENSORS_FILE
+    file.write_bytes(file.read_bytes()[:-100])
+    events = damaged.carry_out()
+    assert "The checkpoint step-00000006 cannot be read and was passed over" in notes(events)
+    assert "Resumed after step 4" in notes(events)
+    assert same_bits(straight, damaged)
+    assert of_kind(events, Saved)[0].step == 6
+
+
+def test_a_finished_run_carried_out_again_gives_the_same_adapter(make: Make) -> None:
+    run = make()
+    run.carry_out()
+    before = run.adapter
+    events = run.carry_out()
+    assert not of_kind(events, StepDone) and isinstance(events[-1], Finished)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in run.adapter.items())
+
+
+def test_feeding_more_tokens_at_once_changes_the_adapter_by_rounding_only(make: Make) -> None:
+    small, large = make("small"), make("large", optim={"micro_tokens": 4096})
+    small.carry_out()
+    large.carry_out()
+    for name, tensor in small.adapter.items():
+        assert (tensor - large.adapter[name]).norm() <= 1e-2 * tensor.norm(), name
