@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,17 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from core.adapters.inject import activate
-from core.adapters.peft_format import WEIGHTS_FILE, load_adapter, read_adapter
-from core.config import RunConfig, parse
+from core.adapters.peft_format import load_adapter, read_adapter
 from core.data.batching import hold_out, pack
 from core.data.encoding import encode
-from core.data.records import Passage, Record
+from core.data.records import Passage
 from core.errors import ConfigError, DataError, ModelError, RunError, UserError
 from core.events import (
-    Cancelled,
     EvalDone,
     Event,
     Finished,
     Note,
     Preparing,
-    Saved,
     Started,
     StepDone,
     from_json,
@@ -35,86 +31,10 @@ from core.events import (
 from core.models.load import LoadedModel
 from core.train.checkpoint import STATE_FILE, TENSORS_FILE
 from core.train.objective import summed_loss
-from core.train.run import carry_out
-from tests.core.tiny import LINEARS, conversation, packed_logits, plain_logits, tiny_llama
+from tests.core.tiny import conversation, packed_logits, plain_logits, tiny_llama
+from tests.core.train.running import COLORS, RECORDS, Make, notes, of_kind, same_bits
 
-COLORS = ["red", "green", "blue", "black", "white", "brown", "pink", "gray", "gold", "teal"]
-RECORDS = [conversation(f"Color {i}?", f"It is {color}.", row=i + 1) for i, color in enumerate(COLORS)]
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
-
-
-class Run:
-    """A run in its own folder, which can be stopped at a step and carried out again."""
-
-    def __init__(self, base: Path, folder: Path, records: Sequence[Record] = RECORDS, **parts: dict[str, Any]) -> None:
-        optim = {"learning_rate": 1e-2, "steps": 8, "batch_size": 4, "evaluations": 4, "micro_tokens": 64}
-        self.config: RunConfig = parse({
-            "name": "a run",
-            "base_model": str(base),
-            "data": {"dataset_id": "none", "holdout": 0.2} | parts.get("data", {}),
-            "lora": {"rank": 4, "alpha": 16, "targets": LINEARS} | parts.get("lora", {}),
-            "quant": {"bits": 32} | parts.get("quant", {}),
-            "optim": optim | parts.get("optim", {}),
-            "seed": 3,
-        })  # fmt: skip
-        self.folder, self.records = folder, records
-        self.answer: str | None = None
-
-    def events(self) -> Iterator[Event]:
-        return carry_out(
-            self.config,
-            records=self.records,
-            run_folder=self.folder,
-            models_root=self.folder / "no models",
-            stop=lambda: self.answer,
-        )
-
-    def carry_out(self, *, until_step: int | None = None, answer: str | None = None) -> list[Event]:
-        """All events; after `until_step` the run is asked to stop with `answer`, or is gone at once if that is None."""
-        seen = []
-        for event in self.events():
-            seen.append(event)
-            if isinstance(event, StepDone) and event.step == until_step:
-                if answer is None:
-                    break
-                self.answer = answer
-        self.answer = None
-        return seen
-
-    @property
-    def adapter(self) -> dict[str, torch.Tensor]:
-        return load_file(self.folder / "adapter" / WEIGHTS_FILE)
-
-    @property
-    def checkpoints(self) -> list[str]:
-        folder = self.folder / "checkpoints"
-        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-
-
-Make = Callable[..., Run]
-
-
-@pytest.fixture
-def make(tiny_folder: Path, tmp_path: Path) -> Make:
-    def build(name: str = "run", **settings: Any) -> Run:
-        base = settings.pop("base", tiny_folder)
-        return Run(base, tmp_path / name, **settings)
-
-    return build
-
-
-def same_bits(one: Run, other: Run) -> bool:
-    return one.adapter.keys() == other.adapter.keys() and all(
-        torch.equal(tensor, other.adapter[name]) for name, tensor in one.adapter.items()
-    )
-
-
-def of_kind(events: list[Event], kind: type) -> list[Any]:
-    return [event for event in events if isinstance(event, kind)]
-
-
-def notes(events: list[Event]) -> str:
-    return " | ".join(note.text for note in of_kind(events, Note))
 
 
 # ---- from config to adapter
@@ -305,105 +225,3 @@ def test_an_absurd_learning_rate_ends_in_an_error_or_in_a_finite_adapter(make: M
         assert "diverged" in str(error) and not (run.folder / "adapter").exists()
     else:
         assert all(torch.isfinite(tensor).all() for tensor in run.adapter.values())
-
-
-# ---- stopping and going on
-
-
-def test_keep_saves_what_was_learned_so_far_and_says_that_it_was_stopped(make: Make) -> None:
-    run = make()
-    events = run.carry_out(until_step=3, answer="keep")
-    assert isinstance(events[-1], Finished) and events[-1].stopped and events[-1].steps == 3
-    assert [event.event for event in events[-2:]] == ["saved", "finished"]
-    assert events[-1].eval_loss is None and events[-1].base_eval_loss is not None  # step 3 was not evaluated
-    checkpoint = load_file(run.folder / "checkpoints" / "step-00000003" / TENSORS_FILE)
-    adapter = read_adapter(run.folder / "adapter").tensors
-    assert all(torch.equal(a, checkpoint[f"{name}.adapters.trained.a"]) for name, (a, _) in adapter.items())
-
-
-def test_cancel_ends_the_run_without_an_adapter_but_with_a_checkpoint(make: Make) -> None:
-    run = make()
-    events = run.carry_out(until_step=3, answer="cancel")
-    assert events[-1] == Cancelled(step=3) and not of_kind(events, Finished)
-    assert not (run.folder / "adapter").exists() and run.checkpoints == ["step-00000002", "step-00000003"]
-
-
-@pytest.mark.parametrize("answer", ["keep", "cancel"])
-@pytest.mark.parametrize("phase", ["fetching", "loading", "injecting", "tokenizing"])
-def test_a_stop_before_the_first_step_is_a_cancel(make: Make, answer: str, phase: str) -> None:
-    run = make()
-    seen: list[Event] = []
-    for event in run.events():
-        seen.append(event)
-        if isinstance(event, Preparing) and event.phase == phase:
-            run.answer = answer
-    assert seen[-1] == Cancelled(step=0) and not of_kind(seen, StepDone)
-    assert not (run.folder / "adapter").exists() and run.checkpoints == []
-
-
-def test_a_cancel_during_the_last_evaluation_is_a_cancel(make: Make) -> None:
-    run = make()
-    events = run.carry_out(until_step=8, answer="cancel")
-    assert events[-1] == Cancelled(step=8) and not (run.folder / "adapter").exists()
-
-
-@pytest.mark.parametrize(
-    ("until_step", "answer", "bits"),
-    [(3, "cancel", 32), (5, None, 32), (1, None, 32), (8, "cancel", 32), (3, "cancel", 4), (5, None, 8)],
-)
-def test_stopping_and_going_on_gives_the_bits_of_never_stopping(
-    make: Make, until_step: int, answer: str | None, bits: int
-) -> None:
-    """With dropout, over two epochs of shuffled rows; answer None stands for a worker that was killed."""
-    settings = {"lora": {"dropout": 0.3}, "quant": {"bits": bits}}
-    straight, stopped = make("straight", **settings), make("stopped", **settings)
-    expected = of_kind(straight.carry_out(), Finished)[0]
-    stopped.carry_out(until_step=until_step, answer=answer)
-    events = stopped.carry_out()
-    (started,), (finished,) = of_kind(events, Started), of_kind(events, Finished)
-    saved = until_step if answer else until_step // 2 * 2
-    assert started.first_step == saved + 1
-    assert ("Resumed after step" in notes(events)) == (saved > 0)
-    assert same_bits(straight, stopped)
-    for name in ("steps", "tokens", "first_loss", "last_loss", "base_eval_loss"):
-        assert getattr(finished, name) == getattr(expected, name), name
-
-
-def test_stopping_again_and_again_gives_the_same_bits_too(make: Make) -> None:
-    straight, stopped = make("straight"), make("stopped")
-    straight.carry_out()
-    for step in (2, 3, 4, 7):
-        stopped.carry_out(until_step=step, answer="cancel")
-    stopped.carry_out()
-    assert same_bits(straight, stopped)
-
-
-def test_a_damaged_newest_checkpoint_is_passed_over_and_named(make: Make) -> None:
-    straight, damaged = make("straight"), make("damaged")
-    straight.carry_out()
-    damaged.carry_out(until_step=7)
-    assert damaged.checkpoints == ["step-00000004", "step-00000006"]
-    file = damaged.folder / "checkpoints" / "step-00000006" / TENSORS_FILE
-    file.write_bytes(file.read_bytes()[:-100])
-    events = damaged.carry_out()
-    assert "The checkpoint step-00000006 cannot be read and was passed over" in notes(events)
-    assert "Resumed after step 4" in notes(events)
-    assert same_bits(straight, damaged)
-    assert of_kind(events, Saved)[0].step == 6
-
-
-def test_a_finished_run_carried_out_again_gives_the_same_adapter(make: Make) -> None:
-    run = make()
-    run.carry_out()
-    before = run.adapter
-    events = run.carry_out()
-    assert not of_kind(events, StepDone) and isinstance(events[-1], Finished)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in run.adapter.items())
-
-
-def test_feeding_more_tokens_at_once_changes_the_adapter_by_rounding_only(make: Make) -> None:
-    small, large = make("small"), make("large", optim={"micro_tokens": 4096})
-    small.carry_out()
-    large.carry_out()
-    for name, tensor in small.adapter.items():
-        assert (tensor - large.adapter[name]).norm() <= 1e-2 * tensor.norm(), name

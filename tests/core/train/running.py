@@ -1,0 +1,85 @@
+"""A run of the engine in a folder of its own, and what its events say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from core.adapters.peft_format import WEIGHTS_FILE
+from core.config import RunConfig, parse
+from core.data.records import Record
+from core.events import Event, Note, StepDone
+from core.train.run import carry_out
+from tests.core.tiny import LINEARS, conversation
+
+COLORS = ["red", "green", "blue", "black", "white", "brown", "pink", "gray", "gold", "teal"]
+RECORDS = [conversation(f"Color {i}?", f"It is {color}.", row=i + 1) for i, color in enumerate(COLORS)]
+
+
+class Run:
+    """A run in its own folder, which can be stopped at a step and carried out again."""
+
+    def __init__(self, base: Path, folder: Path, records: Sequence[Record] = RECORDS, **parts: dict[str, Any]) -> None:
+        optim = {"learning_rate": 1e-2, "steps": 8, "batch_size": 4, "evaluations": 4, "micro_tokens": 64}
+        self.config: RunConfig = parse({
+            "name": "a run",
+            "base_model": str(base),
+            "data": {"dataset_id": "none", "holdout": 0.2} | parts.get("data", {}),
+            "lora": {"rank": 4, "alpha": 16, "targets": LINEARS} | parts.get("lora", {}),
+            "quant": {"bits": 32} | parts.get("quant", {}),
+            "optim": optim | parts.get("optim", {}),
+            "seed": 3,
+        })  # fmt: skip
+        self.folder, self.records = folder, records
+        self.answer: str | None = None
+
+    def events(self) -> Iterator[Event]:
+        return carry_out(
+            self.config,
+            records=self.records,
+            run_folder=self.folder,
+            models_root=self.folder / "no models",
+            stop=lambda: self.answer,
+        )
+
+    def carry_out(self, *, until_step: int | None = None, answer: str | None = None) -> list[Event]:
+        """All events; after `until_step` the run is asked to stop with `answer`, or is gone at once if that is None."""
+        seen = []
+        for event in self.events():
+            seen.append(event)
+            if isinstance(event, StepDone) and event.step == until_step:
+                if answer is None:
+                    break
+                self.answer = answer
+        self.answer = None
+        return seen
+
+    @property
+    def adapter(self) -> dict[str, torch.Tensor]:
+        return load_file(self.folder / "adapter" / WEIGHTS_FILE)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        folder = self.folder / "checkpoints"
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+Make = Callable[..., Run]
+
+
+def same_bits(one: Run, other: Run) -> bool:
+    return one.adapter.keys() == other.adapter.keys() and all(
+        torch.equal(tensor, other.adapter[name]) for name, tensor in one.adapter.items()
+    )
+
+
+def of_kind(events: list[Event], kind: type) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def notes(events: list[Event]) -> str:
+    return " | ".join(note.text for note in of_kind(events, Note))
