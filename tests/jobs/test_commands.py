@@ -18,6 +18,7 @@ import pytest
 from jobs.home import PROJECT
 from jobs.journal import read_events
 from jobs.store import Store
+from jobs.views import Run
 from tests.jobs.stand_in import write_adapter
 from tests.jobs.waiting import wait_for
 
@@ -76,6 +77,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple
     return terminal, answer, terminal.folder / "out"
 
 
+def running(store: Store) -> Run:
+    """The run that is going on, once the store says so: a step may be told a moment earlier."""
+    (run,) = wait_for(lambda: [run for run in store.runs() if run.state == "running"])
+    return run
+
+
 def refusal(answer: Answer) -> str:
     """The one sentence of a request that was wrong."""
     assert (answer.code, answer.out) == (2, ""), answer
@@ -130,7 +137,7 @@ def test_a_run_that_fails_ends_with_1_and_says_why(trained: tuple[Terminal, Answ
     assert process.stdout is not None
     while json.loads(process.stdout.readline())["event"] != "step":
         pass
-    run = next(run for run in _store(terminal).runs() if run.state == "running")
+    run = running(_store(terminal))
     os.kill(run.pid or 0, signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -279,13 +286,13 @@ def test_runs_are_listed_and_shown(trained: tuple[Terminal, Answer, Path]) -> No
 def test_a_run_is_resumed_from_its_checkpoint(trained: tuple[Terminal, Answer, Path]) -> None:
     terminal, _, _ = trained
     process = terminal.start(
-        "train", "--data", "rows.jsonl", "--output", "never", "--model", "model", "--rank", 4, "--epochs", 10, "--json"
+        "train", "--data", "rows.jsonl", "--output", "never", "--model", "model", "--rank", 4, "--epochs", 40, "--json"
     )
     assert process.stdout is not None
     while json.loads(process.stdout.readline())["event"] != "saved":
         pass
     store = _store(terminal)
-    run = next(run for run in store.runs() if run.state == "running")
+    run = running(store)
     os.kill(run.pid or 0, signal.SIGKILL)
     process.communicate(timeout=60)
     _, offset = read_events(store.home.run(run.id).events)
