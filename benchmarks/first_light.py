@@ -2,7 +2,8 @@
 
     python app.py bench first_light
 
-- *page ready*: from the start of the process until the page's form can be used (median of `STARTS` starts);
+- *page answers*: from the start of the process until the page is served (median of `STARTS` starts);
+- *page ready*: until its form can be used in the browser, on the same port each time, as a person would (median);
 - *app memory*: the app's resident memory with a page open and a run going;
 - *first loss*: from pressing Launch until the first point is on the chart;
 - *persona run*: from pressing Launch until the persona example has ended, default settings.
@@ -25,21 +26,22 @@ import psutil
 from playwright.sync_api import Page, sync_playwright
 
 from tests.browser import steps
-from tests.browser.driver import ARGUMENTS, App, chromium
+from tests.browser.driver import ARGUMENTS, App, chromium, free_port
 
 RESULTS = Path(__file__).parent / "results" / "first_light.json"
 STARTS = 3
 LIMITS = {"page_ready_seconds": 5, "app_memory_mb": 400, "first_loss_seconds": 20, "persona_run_seconds": 180}
 
 
-def page_ready_seconds(page: Page, home: Path) -> float:
-    """One start of the app, from its process's first moment to a usable form."""
-    app = App(home=home)
+def start_seconds(page: Page, home: Path, port: int) -> tuple[float, float]:
+    """One start of the app, from its process's first moment to a served page and to a usable form."""
+    app = App(home=home, port=port)
     begin = time.monotonic()
     app.start()
     try:
+        served = time.monotonic() - begin
         steps.open_train(page, app.url)
-        return time.monotonic() - begin
+        return served, time.monotonic() - begin
     finally:
         app.stop()
 
@@ -76,8 +78,14 @@ def measure() -> dict[str, float]:
         homes = [Path(folder) / str(index) for index in range(STARTS + 1)]
         for home in homes:
             home.mkdir()
-        starts = [page_ready_seconds(page, home) for home in homes[:STARTS]]
-        figures = {"page_ready_seconds": statistics.median(starts), **persona_run(page, homes[-1])}
+        port = free_port()
+        served, ready = zip(*(start_seconds(page, home, port) for home in homes[:STARTS]), strict=True)
+        figures = {
+            "page_answers_seconds": statistics.median(served),
+            "page_ready_seconds": statistics.median(ready),
+            "page_ready_first_time_seconds": ready[0],
+            **persona_run(page, homes[-1]),
+        }
         browser.close()
     return figures
 
@@ -90,8 +98,9 @@ def main() -> None:
         "figures": {name: round(value, 2) for name, value in figures.items()},
         "promised": LIMITS,
     }
-    for name, limit in LIMITS.items():
-        print(f"{name:24} {figures[name]:8.1f}   promised: at most {limit}")
+    for name, value in figures.items():
+        promise = f"   promised: at most {LIMITS[name]}" if name in LIMITS else ""
+        print(f"{name:32} {value:8.1f}{promise}")
     RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
