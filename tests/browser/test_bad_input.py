@@ -64,13 +64,10 @@ def test_settings_outside_what_the_model_allows_are_named_beside_launch(train: P
     train.locator("#example-captain").click()
     steps.wait_for_launch(train)
     rank = train.locator("#setting-lora-rank input[type=number]")
-    for value, words in (("0", "0"), ("500", "500")):
-        rank.fill(value)
-        rank.press("Tab")
-        if value == "500":  # the slider's own limit may bring it back into the range; then there is nothing to refuse
-            continue
-        expect(train.locator("#launch")).to_have_text("Check rank")
-        expect(train.locator("#ready .banner")).to_contain_text(words)
+    rank.fill("0")
+    rank.press("Tab")
+    expect(train.locator("#launch")).to_have_text("Check rank")
+    expect(train.locator("#ready .banner")).to_contain_text("Rank is 0")
     rank.fill("8")
     rank.press("Tab")
     steps.wait_for_launch(train)
