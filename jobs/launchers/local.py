@@ -23,8 +23,8 @@ from jobs.processes import birth
 GATED = "--gated"
 WORKER_COMMAND = (sys.executable, "-m", "jobs.worker", GATED)
 CHILD_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
-# How long a thread of torch spins before it sleeps. GNU OpenMP's default is milliseconds: a browser or another run on
-# the same cores then made decoding ten times slower in our measurements. A setting of the person's own wins.
+# How long a thread of torch spins before it sleeps. GNU OpenMP's default is milliseconds, in which a browser or
+# another run on the same cores is kept waiting, and then keeps us waiting. A setting of the person's own wins.
 SPINS = {"GOMP_SPINCOUNT": "20000"}
 
 
