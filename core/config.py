@@ -28,32 +28,51 @@ def _frozen(cls: type[_T]) -> type[_T]:
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]+$")]
 Positive = Annotated[int, Field(ge=1)]
+Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
+Method = Literal["lora", "full", "bitfit"]
+Task = Literal["chat", "classification"]
 
 
 @_frozen
 class LoraConfig:
-    """The adapter's shape (LoRA paper, section 4).
+    """The adapter's shape (LoRA paper, section 4) and its variants.
 
-    `rank` is r and `alpha` is the α of s = α / r. `targets` names modules by the last part of their path
-    (`q_proj`) or by a longer path (`layers.3.mlp.up_proj`); `("auto",)` lets the model decide and `("all-linear",)`
-    takes every linear layer but the output head.
+    `rank` is r and `alpha` is the α of s = α / r, or s = α / √r with `use_rslora`. `targets` names modules by the last
+    part of their path (`q_proj`), by a longer path (`layers.3.mlp.up_proj`) or, where a matrix is several in one, by
+    a part of it (`qkv_proj:v`); `("auto",)` lets the model decide and `("all-linear",)` takes every linear layer but
+    the output head. `layers` narrows them to the blocks of those numbers. `rank_pattern` and `alpha_pattern` give the
+    modules that a target names another r or α. `init` is how A and B begin (`core.adapters.starts`). `freeze_a`
+    trains B alone (LoRA-FA). `bias` trains the biases of adapted layers, or all. `modules_to_save` names modules that
+    are trained whole, and `new_tokens` tokens that join the vocabulary and whose embeddings are trained.
     """
 
     rank: Annotated[int, Field(ge=1, le=4096)] = 8
     alpha: Annotated[float, Field(gt=0, le=65536)] = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = (AUTO_TARGETS,)
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    use_rslora: bool = False
+    use_dora: bool = False
+    init: Start = "kaiming"
+    freeze_a: bool = False
+    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=4096)]] = field(default_factory=dict)
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0, le=65536)]] = field(default_factory=dict)
+    bias: Literal["none", "lora_only", "all"] = "none"
+    modules_to_save: tuple[str, ...] = ()
+    new_tokens: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = ()
 
 
 @_frozen
 class QuantConfig:
-    """How the frozen base is stored. `bits` 4 is NF4 in blocks of `block_size`; 16 is bf16 where that pays, else
-    fp32.
+    """How the frozen base is stored. `bits` 4 is NF4 or FP4 in blocks of `block_size`; 16 is bf16 where that pays, else
+    fp32. `skip` names modules, as targets do, that stay in 16 bits.
     """
 
     bits: Literal[4, 8, 16, 32] = 16
+    quant_type: Literal["nf4", "fp4"] = "nf4"
     double_quant: bool = True
     block_size: Literal[64, 128, 256, 512] = 64
+    skip: tuple[str, ...] = ()
 
 
 @_frozen
@@ -71,7 +90,8 @@ class OptimConfig:
 
     `learning_rate` None is suited to the model's width (`core.train.schedule`). `batch_size` counts rows an optimizer
     step. `steps`, where given, wins over `epochs`. `micro_tokens` bounds the tokens that go through the model at once
-    and so the memory; it changes the result by rounding only. `warmup` is a share of all steps.
+    and so the memory; it changes the result by rounding only. `warmup` is a share of all steps. `lora_plus_ratio` is
+    how many times faster B learns than A (LoRA+, arXiv 2402.12354).
     """
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -84,15 +104,22 @@ class OptimConfig:
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     evaluations: Annotated[int, Field(ge=1, le=1000)] = 6
+    lora_plus_ratio: Annotated[float, Field(gt=0, le=1024)] = 1.0
 
 
 @_frozen
 class RunConfig:
-    """Everything a run needs to be carried out and to be repeated."""
+    """Everything a run needs to be carried out and to be repeated.
+
+    `method` is what is trained: an adapter, every weight, or the biases alone (BitFit). `task` is what the model does:
+    go on with a conversation or text, or name the class that a text belongs to.
+    """
 
     name: Name
     data: DataConfig
     base_model: Annotated[str, Field(min_length=1, max_length=4096)] = STARTER
+    method: Method = "lora"
+    task: Task = "chat"
     lora: LoraConfig = field(default_factory=LoraConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
