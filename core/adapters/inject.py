@@ -2,67 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from core.adapters.begin import device_of, new_expert_update, new_update
+from core.adapters.conv import LoraConv
+from core.adapters.copies import AdaptedWhole, TrainedCopy
+from core.adapters.embedding import LoraEmbedding
+from core.adapters.experts import LoraExperts, expert_matrices
+from core.adapters.layer import Adapted, LoraLayer, Mix
 from core.adapters.linear import LoraLinear
-from core.adapters.lowrank import LowRank
+from core.adapters.lowrank import BiasOnly, TokenRows
+from core.adapters.plan import plan
 from core.config import LoraConfig
 from core.errors import AdapterError
-from core.models.linears import find_linears
-from core.models.targets import check_rank, match
+from core.models.linears import is_tied, output_head
 
 
-def inject(model: nn.Module, config: LoraConfig, *, key: str, seed: int) -> tuple[str, ...]:
-    """Give every layer that `config.targets` names a fresh update called `key`, and freeze all else.
+def inject(
+    model: nn.Module,
+    config: LoraConfig,
+    *,
+    key: str,
+    seed: int,
+    bias_only: bool = False,
+    tokens: Sequence[int] = (),
+    directions: Mapping[str, Tensor] | None = None,
+    originals: Mapping[str, Tensor] | None = None,
+) -> tuple[str, ...]:
+    """Give every layer that `config` names a fresh update called `key`, and freeze all else.
+
+    Args:
+        bias_only: train every bias and nothing else (BitFit).
+        tokens: the ids of tokens whose embedding is trained.
+        directions: for the start `eva`, `[r, in]` by layer name. originals: for `loftq`, the weights `[out, in]` from
+            before they were quantized.
 
     Returns:
         The adapted modules' names, in model order.
 
     Raises:
-        ConfigError: a target matches nothing, or the rank is above a matched matrix; nothing was changed.
+        ConfigError: a setting names nothing, or does not fit the model; nothing was changed.
     """
-    shapes = match(config.targets, find_linears(model))
-    check_rank(config.rank, shapes)
+    what = plan(model, config, bias_only=bias_only)
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for shape in shapes:
-        layer = wrap(model, shape.name)
-        layer.adapters[key] = LowRank(
-            shape.in_features,
-            shape.out_features,
-            rank=config.rank,
-            alpha=config.alpha,
-            dropout=config.dropout,
-            device=device_of(layer.base),
-            generator=generator,
-        )
-    return tuple(shape.name for shape in shapes)
+    for placement in what.placements:
+        name = placement.shape.name
+        if placement.shape.kind == "experts":
+            module, _, matrix = name.rpartition(".")
+            experts = wrap(model, module)
+            assert isinstance(experts, LoraExperts)
+            experts.put(key, matrix, new_expert_update(placement, config, generator, device_of(experts.base)))
+            continue
+        layer = wrap(model, name)
+        assert isinstance(layer, LoraLayer)
+        begin = {"directions": (directions or {}).get(name), "original": (originals or {}).get(name)}
+        layer.adapters[key] = new_update(layer, placement, config, generator, **begin)
+    for name in what.whole:
+        wrap(model, name, whole=True).adapters[key] = TrainedCopy(wrap(model, name, whole=True).base)
+    for name in what.biases:
+        _train_bias(model, name, key)
+    if tokens:
+        _train_tokens(model, tokens, key)
+    _share_whole_ends(model, key)
+    return tuple(name for name, layer in lora_layers(model).items() if layer.has(key))
 
 
-def wrap(model: nn.Module, name: str) -> LoraLinear:
-    """The `LoraLinear` at `name`, put around the linear layer there if there is none yet."""
+def _train_bias(model: nn.Module, name: str, key: str) -> None:
     found = model.get_submodule(name)
-    if isinstance(found, LoraLinear):
+    if isinstance(found, LoraLinear) or _wrapper(found) is LoraLinear:
+        layer = wrap(model, name)
+        layer.adapters[key] = BiasOnly(layer.base.bias, layer.in_features)  # type: ignore[arg-type]
+    else:
+        layer = wrap(model, name, whole=True)
+        layer.adapters[key] = TrainedCopy(layer.base, ["bias"])
+
+
+def _train_tokens(model: nn.Module, tokens: Sequence[int], key: str) -> None:
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    name = next(name for name, module in model.named_modules() if module is embedding)
+    layer = wrap(model, name)
+    assert isinstance(layer, LoraEmbedding)
+    if layer.has(key):
+        raise AdapterError("An embedding takes new tokens or a low-rank update, not both")
+    ids = torch.tensor(list(tokens), device=layer.weight.device)
+    change = torch.zeros(len(tokens), layer.out_features, device=ids.device)
+    layer.adapters[key] = TokenRows(ids, change, layer.in_features)
+
+
+def wrap(model: nn.Module, name: str, *, whole: bool = False) -> Adapted:
+    """The adapted layer at `name`, put around the module there if there is none yet; a tied head comes along.
+
+    Raises:
+        AdapterError: the module is of no kind that can carry an update, or is adapted in the other way already.
+    """
+    found = model.get_submodule(name)
+    if isinstance(found, Adapted):
+        if isinstance(found, AdaptedWhole) != whole:
+            raise AdapterError(f"{name} is trained whole by one adapter and in part by another")
         return found
-    layer = LoraLinear(found)
-    parent_name, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent_name), child, layer)
+    kind = AdaptedWhole if whole else _wrapper(found)
+    if kind is None:
+        raise AdapterError(f"{name} is a {type(found).__name__}, which cannot carry a low-rank update")
+    tied_head = output_head(model) if kind is LoraEmbedding and _is_tied_end(model, found) else None
+    layer = kind(found)
+    _replace(model, name, layer)
+    if tied_head is not None and not isinstance(tied_head, Adapted) and isinstance(layer, LoraLayer):
+        head = next(other for other, module in model.named_modules() if module is tied_head)
+        _replace(model, head, LoraLinear(tied_head, tied=layer))
     return layer
 
 
-def device_of(base: nn.Module) -> torch.device:
-    """The device that holds a plain or quantized linear layer's weight."""
-    tensor = next(base.parameters(), None)
-    return (tensor if tensor is not None else next(base.buffers())).device
+def _wrapper(module: nn.Module) -> type[LoraLinear | LoraEmbedding | LoraConv | LoraExperts] | None:
+    if expert_matrices(module):
+        return LoraExperts
+    if isinstance(module, nn.Embedding):
+        return LoraEmbedding
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return LoraConv if module.groups == 1 else None
+    has_sizes = hasattr(module, "in_features") or hasattr(module, "nf")
+    return LoraLinear if has_sizes else None
 
 
-def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
+def _is_tied_end(model: nn.Module, module: nn.Module) -> bool:
+    return is_tied(model) and module is model.get_input_embeddings()  # type: ignore[operator]
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent_name, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent_name), child, module)
+
+
+def _share_whole_ends(model: nn.Module, key: str) -> None:
+    """Where embedding and head are tied and one is trained whole, let the other use the same trained weight."""
+    if not is_tied(model):
+        return
+    ends = [model.get_input_embeddings(), output_head(model)]  # type: ignore[operator]
+    trained = [end for end in ends if isinstance(end, AdaptedWhole) and end.has(key)]
+    if not trained:
+        return
+    first = trained[0].copy_of(key)
+    assert first is not None
+    for end in ends:
+        name = next(name for name, module in model.named_modules() if module is end)
+        layer = wrap(model, name, whole=True)
+        if not layer.has(key):
+            layer.adapters[key] = TrainedCopy(layer.base)
+        layer.adapters[key].module.weight = first.module.weight  # type: ignore[union-attr]
+
+
+def lora_layers(model: nn.Module) -> dict[str, Adapted]:
     """Every adapted layer of `model` by the name of the module that it stands for, in model order."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, Adapted)}
 
 
 def require(model: nn.Module, key: str) -> None:
@@ -71,7 +166,7 @@ def require(model: nn.Module, key: str) -> None:
     Raises:
         AdapterError: no layer of `model` has an adapter called `key`.
     """
-    if not any(key in layer.adapters for layer in lora_layers(model).values()):
+    if not any(layer.has(key) for layer in lora_layers(model).values()):
         raise AdapterError(f"No adapter {key} is loaded", hint="Load it first")
 
 
@@ -89,29 +184,42 @@ def activate(model: nn.Module, key: str | None) -> None:
 
 def remove(model: nn.Module, key: str) -> None:
     """Take the adapter `key` out; layers that no adapter needs any more become the plain base layer again."""
-    for name, layer in lora_layers(model).items():
+    layers = lora_layers(model)
+    for layer in layers.values():
         if key in layer.adapters:
             del layer.adapters[key]
-        if len(layer.adapters) == 0:
-            parent_name, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent_name), child, layer.base)
+    for name, layer in layers.items():
+        if layer.is_bare():
+            _replace(model, name, layer.base)
 
 
 @contextmanager
-def routed(model: nn.Module, keys: Sequence[str | None], dtype: torch.dtype) -> Iterator[None]:
-    """Within the block, row i of every batch uses the adapter `keys[i]` (None: the base).
+def routed(model: nn.Module, rows: Sequence[str | None | Mix], dtype: torch.dtype) -> Iterator[None]:
+    """Within the block, row i of every batch uses `rows[i]`: an adapter's key, None (the base), or a mix.
+
+    A batch may have a multiple of that many rows, as beam search makes it; neighbors then share a mix. One mix alone
+    serves batches of any size.
 
     Raises:
         AdapterError: a key names no adapter of `model`.
     """
-    for key in {key for key in keys if key is not None}:
+    mixes = tuple(_as_mix(row) for row in rows)
+    for key in {key for mix in mixes for key, _ in mix}:
         require(model, key)
     layers = list(lora_layers(model).values())
     actives = [layer.active for layer in layers]
     try:
         for layer in layers:
-            layer.rows, layer.active = layer.stack(keys, dtype), None
+            layer.route(mixes, dtype)
+            layer.active = None
         yield
     finally:
         for layer, active in zip(layers, actives, strict=True):
-            layer.rows, layer.active = None, active
+            layer.route(None, dtype)
+            layer.active = active
+
+
+def _as_mix(row: str | None | Mix) -> Mix:
+    if row is None:
+        return ()
+    return ((row, 1.0),) if isinstance(row, str) else row

@@ -1,73 +1,148 @@
-"""Fold an adapter into the base: W = W₀ + s · B A, so that it costs nothing at inference (LoRA paper, section 4.1).
+"""Fold an adapter into the base: W = W₀ + ΔW, so that it costs nothing at inference (LoRA paper, section 4.1).
 
-The sum is computed in fp32 and rounded once to the base's dtype. Adding and subtracting again would not give W₀ back
-after rounding, so W₀ is kept and put back bit for bit.
+The sum is computed in fp32 and rounded once, to the base's dtype or the one asked for; how much that rounding moves the
+largest weight is reported, since a small ΔW can drown in it. A quantized base is dequantized first: that is the model
+that the adapter was trained beside. Adding and subtracting again would not give W₀ back after rounding, so W₀ is kept
+and put back bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from core.adapters.copies import AdaptedWhole
+from core.adapters.experts import LoraExperts, expert_matrices
 from core.adapters.inject import lora_layers, require
-from core.adapters.linear import LoraLinear
+from core.adapters.layer import Adapted, LoraLayer
 from core.adapters.peft_format import load_adapter
+from core.config import QuantConfig
 from core.errors import AdapterError
 from core.models.load import load_model
 from core.models.quantize import QuantizedLinear
 
 
+@dataclass(slots=True)
+class MergeReport:
+    """What rounding did: the largest |stored − exact| of all merged weights, and where.
+
+    `largest_change` is the largest |ΔW|, to compare it with.
+    """
+
+    largest_error: float = 0.0
+    module: str = ""
+    largest_change: float = 0.0
+
+    def add(self, module: str, exact: Tensor, stored: Tensor, base: Tensor) -> None:
+        """Take one weight into account: `exact` in fp32, as `stored`, and `base` before, of one shape."""
+        error = float((stored - exact).abs().max())
+        self.largest_change = max(self.largest_change, float((exact - base).abs().max()))
+        if error > self.largest_error:
+            self.largest_error, self.module = error, module
+
+
 @contextmanager
-def merged(model: nn.Module, key: str) -> Iterator[None]:
+def merged(model: nn.Module, key: str) -> Iterator[MergeReport]:
     """Within the block the base weights carry the adapter `key` and no adapter is active; a second block inside it
-    changes nothing.
+    changes nothing. Quantized layers with an update are plain ones inside it, in the model's dtype.
 
     Raises:
-        AdapterError: no such adapter is loaded, another one is merged already, or the base is quantized, where merging
-            would round the adapter away.
+        AdapterError: no such adapter is loaded, or another one is merged already.
     """
     require(model, key)
-    layers = list(lora_layers(model).values())
-    present = next((layer.merged for layer in layers if layer.merged is not None), None)
+    layers = lora_layers(model)
+    present = next((layer.merged for layer in layers.values() if layer.merged is not None), None)
     if present not in (None, key):
         raise AdapterError(f"The adapter {present} is merged already", hint=f"Leave its block before merging {key}")
-    if any(isinstance(layer.base, QuantizedLinear) for layer in layers):
-        raise AdapterError("A quantized base cannot be merged into", hint="Load the base in 16 or 32 bits")
+    report = MergeReport()
     with ExitStack() as undo:
-        for layer in layers if present is None else ():
-            _fold(layer, key, undo)
-        yield
+        for name, layer in layers.items() if present is None else ():
+            undo.callback(setattr, layer, "active", layer.active)
+            layer.active = None
+            if key in layer.adapters:
+                _fold(name, layer, key, _dtype_of(model), report, undo)
+        yield report
 
 
-def _fold(layer: LoraLinear, key: str, undo: ExitStack) -> None:
-    """Add the update `key` to the base's weight; `undo` will put things back as they are now."""
-    undo.callback(setattr, layer, "active", layer.active)
-    layer.active = None
-    update = layer.update(key)
-    if update is None:
-        return
-    weight: nn.Parameter = layer.base.weight  # type: ignore[assignment]
-    undo.callback(setattr, weight, "data", weight.data)
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    return next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+
+
+def _fold(name: str, layer: Adapted, key: str, dtype: torch.dtype, report: MergeReport, undo: ExitStack) -> None:
+    """Put the adapter `key` into the base of `layer`; `undo` will put things back as they are now."""
     undo.callback(setattr, layer, "merged", None)
-    weight.data = (weight.data.float() + update.delta()).to(weight.dtype)
     layer.merged = key
+    if isinstance(layer, AdaptedWhole):
+        trained = layer.copy_of(key)
+        assert trained is not None
+        for path, master in trained.trained().items():
+            parameter = layer.base.get_parameter(path)
+            _swap(f"{name}.{path}", parameter, master.detach(), parameter.dtype, report, undo)
+    elif isinstance(layer, LoraExperts):
+        for matrix in expert_matrices(layer.base):
+            expert_update = layer.update(key, matrix)
+            if expert_update is not None:
+                weight = layer.base.get_parameter(matrix)
+                exact = weight.detach().float() + layer.weight_change(expert_update)
+                _swap(f"{name}.{matrix}", weight, exact, weight.dtype, report, undo)
+    elif isinstance(layer, LoraLayer):
+        update = layer.update(key)
+        assert update is not None
+        change = layer.weight_change(update)
+        if isinstance(layer.base, QuantizedLinear):
+            undo.callback(setattr, layer, "base", layer.base)
+            layer.base = _dequantized(layer.base)
+        weight = cast(nn.Parameter, layer.base.weight)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        stored_as = dtype if weight.dtype == torch.float32 else weight.dtype
+        _swap(name, weight, weight.detach().to(wide) + change, stored_as, report, undo)
+        if update.bias is not None:
+            bias: Any = layer.base.bias
+            _swap(f"{name}.bias", bias, update.bias.detach(), bias.dtype, report, undo)
 
 
-def export_merged(adapter_folder: Path, model_folder: Path, output: Path) -> None:
-    """Write base and adapter as one plain model in transformers' format (fp32 sum, stored in the base's dtype).
+def _dequantized(layer: QuantizedLinear) -> nn.Linear:
+    """A plain linear layer with the weights that the quantized one computes with, in fp32."""
+    plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device=layer.packed.device)
+    plain.weight = nn.Parameter(layer.dequantize(torch.float32), requires_grad=False)
+    plain.register_parameter("bias", layer.bias)
+    return plain
+
+
+def _swap(
+    name: str, parameter: nn.Parameter, exact: Tensor, dtype: torch.dtype, report: MergeReport, undo: ExitStack
+) -> None:
+    undo.callback(setattr, parameter, "data", parameter.data)
+    stored = exact.to(dtype)
+    report.add(name, exact, stored, parameter.detach())
+    parameter.data = stored
+
+
+def export_merged(
+    adapter_folder: Path, model_folder: Path, output: Path, *, fp32: bool = False, quant: QuantConfig | None = None
+) -> MergeReport:
+    """Write base and adapter as one plain model in transformers' format, in the base's dtype or in fp32.
+
+    Args:
+        quant: how the base was quantized while the adapter was trained, where the result is to be that model; None
+            merges into the base as it is on disk.
 
     Raises:
         AdapterError, ModelError: the adapter or the base cannot be read, or do not fit each other.
     """
-    loaded = load_model(model_folder, dtype=None)
+    loaded = load_model(model_folder, dtype=torch.float32 if fp32 else None, quant=quant)
     key = load_adapter(loaded.model, adapter_folder)
     layers = lora_layers(loaded.model)
-    with merged(loaded.model, key):
+    with merged(loaded.model, key) as report:
         for name, layer in layers.items():
             parent_name, _, child = name.rpartition(".")
             setattr(loaded.model.get_submodule(parent_name), child, layer.base)
         loaded.model.save_pretrained(output)
         loaded.tokenizer.save_pretrained(output)
+    return report

@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from core.adapters.inject import device_of, lora_layers, require, wrap
+from core.adapters.begin import device_of
+from core.adapters.inject import lora_layers, require, wrap
 from core.adapters.lowrank import LowRank
 from core.config import LoraConfig
 from core.errors import AdapterError
@@ -265,8 +266,5 @@ def _check_fit(files: AdapterFiles, shapes: dict[str, LinearShape]) -> None:
 
 def _place(layer: Any, files: AdapterFiles, a: Tensor, b: Tensor) -> None:
     device = device_of(layer.base)
-    update = LowRank(a.shape[1], b.shape[0], rank=files.rank, alpha=files.alpha, device=device)
-    update.a.data.copy_(a)
-    update.b.data.copy_(b)
-    update.requires_grad_(False)
+    update = LowRank(a.to(device, copy=True), b.to(device, copy=True), alpha=files.alpha).requires_grad_(False)
     layer.adapters[files.key] = update

@@ -8,7 +8,8 @@ With dY = ∂L/∂Y, and W₀ frozen:
 
 Left to autograd, the three terms of Y are separate passes over [T, out] and each keeps its inputs. Here the update is
 accumulated into the base's output, `s · dY B` is formed once for dA and dX, and only X and the thin X Aᵀ are kept.
-dX is skipped where X needs no gradient, which ends the backward pass below the lowest adapted layer.
+dX is skipped where X needs no gradient, which ends the backward pass below the lowest adapted layer. X itself is only
+needed for dA: where A is frozen (LoRA-FA, arXiv 2308.03303) it is not kept.
 
 A quantized W₀ is dequantized for the product and again in the backward pass; the 16-bit copy is never kept.
 A and B are fp32 masters; they are cast to X's dtype for the products and their gradients return in fp32.
@@ -34,17 +35,17 @@ class _LoraLinear(torch.autograd.Function):
         y = torch.nn.functional.linear(rows, frozen_weight(base, x.dtype), bias)
         thin = rows @ a_low.t()  # [T, r]
         y.addmm_(thin, b_low.t(), alpha=scale)
-        ctx.save_for_backward(rows, thin, a, b)
+        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, thin, a, b)
         ctx.scale, ctx.base, ctx.shape = scale, base, x.shape
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None, None]:
         rows, thin, a, b = ctx.saved_tensors
         dy = grads[0].reshape(-1, grads[0].shape[-1])  # [T, out]
         db = (dy.t() @ thin).to(b.dtype).mul_(ctx.scale)
         dthin = (dy @ b.to(dy.dtype)).mul_(ctx.scale)  # [T, r]
-        da = (dthin.t() @ rows).to(a.dtype)
+        da = None if rows is None else (dthin.t() @ rows).to(a.dtype)
         if not ctx.needs_input_grad[0]:
             return None, da, db, None, None
         dx = dy @ frozen_weight(ctx.base, dy.dtype)

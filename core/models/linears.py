@@ -1,25 +1,87 @@
-"""The linear layers of a loaded model: what can be adapted or quantized."""
+"""The layers of a loaded model that an adapter can be put beside, and those that can be quantized."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
+from core.adapters.conv import LoraConv
+from core.adapters.embedding import LoraEmbedding
+from core.adapters.experts import LoraExperts, expert_matrices, expert_sizes
+from core.adapters.layer import Adapted
 from core.adapters.linear import LoraLinear
 from core.models.quantize import QuantizedLinear
-from core.models.shapes import LinearShape
+from core.models.shapes import Kind, LinearShape
 
 
 def find_linears(model: nn.Module) -> tuple[LinearShape, ...]:
-    """Every linear layer but the output head (plain, quantized or adapted already), in model order."""
-    get_head: Any = getattr(model, "get_output_embeddings", None)
-    head = get_head() if get_head else None
-    inside_adapted = {f"{name}.base" for name, module in model.named_modules() if isinstance(module, LoraLinear)}
-    return tuple(
-        LinearShape(name=name, in_features=module.in_features, out_features=module.out_features)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | QuantizedLinear | LoraLinear)
-        and module is not head
-        and name not in inside_adapted
+    """Every linear layer but the output head (plain, Conv1D, quantized or adapted already), in model order."""
+    return tuple(shape for shape in find_layers(model) if shape.kind == "linear")
+
+
+def find_layers(model: nn.Module) -> tuple[LinearShape, ...]:
+    """Every layer that can carry an adapter, of each kind, in model order."""
+    head = output_head(model)
+    adapted = {name for name, module in model.named_modules() if isinstance(module, Adapted)}
+    found = []
+    for name, module in model.named_modules():
+        kind = _kind(module, is_head=module is head)
+        if _parents(name) & adapted:
+            continue
+        if kind is not None:
+            found.append(_shape(name, kind, module))
+        experts = module.base if isinstance(module, LoraExperts) else module
+        found += [_expert_shape(name, experts, matrix) for matrix in expert_matrices(experts)]
+    return tuple(found)
+
+
+def output_head(model: nn.Module) -> nn.Module | None:
+    """The layer that makes logits over the vocabulary; None where there is none (a classifier)."""
+    get: Any = getattr(model, "get_output_embeddings", None)
+    return get() if get else None
+
+
+def is_tied(model: nn.Module) -> bool:
+    """Whether the output head and the input embedding share their weight."""
+    head, get = output_head(model), getattr(model, "get_input_embeddings", None)
+    if head is None or get is None:
+        return False
+    ends = [module.base if isinstance(module, Adapted) else module for module in (head, get())]
+    weights = [getattr(end, "weight", None) for end in ends]
+    return weights[0] is not None and weights[0] is weights[1]
+
+
+def _parents(name: str) -> set[str]:
+    parts = name.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts))}
+
+
+def _kind(module: nn.Module, *, is_head: bool) -> Kind | None:
+    if isinstance(module, nn.Linear | Conv1D | QuantizedLinear | LoraLinear):
+        return "head" if is_head else "linear"
+    if isinstance(module, nn.Embedding | LoraEmbedding):
+        return "embedding"
+    if isinstance(module, LoraConv) or (isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == 1):
+        return "conv"
+    return None
+
+
+def _expert_shape(name: str, module: nn.Module, matrix: str) -> LinearShape:
+    experts, in_features, out_features = expert_sizes(module, matrix)
+    return LinearShape(
+        name=f"{name}.{matrix}", in_features=in_features, out_features=out_features, kind="experts", experts=experts
     )
+
+
+def _shape(name: str, kind: Kind, module: Any) -> LinearShape:
+    if isinstance(module, nn.Embedding):
+        sizes = module.num_embeddings, module.embedding_dim
+    elif isinstance(module, Conv1D):
+        sizes = module.nx, module.nf
+    elif isinstance(module, nn.Conv1d | nn.Conv2d):
+        sizes = module.weight[0].numel(), module.out_channels
+    else:
+        sizes = module.in_features, module.out_features
+    return LinearShape(name=name, in_features=sizes[0], out_features=sizes[1], kind=kind)

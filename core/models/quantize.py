@@ -1,96 +1,198 @@
-"""A frozen linear layer in 4 or 8 bits.
+"""A frozen dense layer in 4 or 8 bits.
 
-NF4 (QLoRA, section 3): weights are normalized in blocks by their largest magnitude and rounded to the 16 quantiles of a
-normal distribution; with double quantization the blocks' scales are themselves quantized to 8 bits. At block size
-64 that is 4 + 8/64 + 32/(64·256) ≈ 4.127 bits a weight. 8-bit is one signed byte a weight with an fp32 scale a row.
+4 bits (QLoRA, section 3). The weight `[out, in]`, read row after row, is cut into blocks; each block is divided by its
+largest magnitude, its scale c, and rounded to the nearest of 16 values q:
 
-The arithmetic is bitsandbytes'; the module is ours, because bitsandbytes' own layer repacks its weight in place the
-first time it is evaluated on a CPU, after which it cannot be trained through.
+    W ≈ c · q[code]        NF4: q are quantiles of a normal distribution, as weights nearly have it
+                           FP4: q are the floating-point numbers of one sign, two exponent and one mantissa bit
+
+Double quantization stores the scales as c ≈ m + c₂ · p[code₂]: their mean m, one of 256 values p each, and an fp32
+c₂ for every 256 of them. A weight then takes 4 + 8/block + 32/(256 · block) bits, without it 4 + 32/block
+(`core.models.footprint` counts them). 8 bits are one signed byte a weight and an fp32 scale a row.
+
+The arithmetic is bitsandbytes'; the module is ours, for two reasons. bitsandbytes' own layer repacks its weight the
+first time it is evaluated on a CPU, after which it cannot be trained through. And its CPU kernel (0.50.2, AVX-512)
+gives weights the scale of another block where `in` is no multiple of the block size; here the weight is padded to whole
+blocks and handed over as `[blocks, block]`, where no row can straddle two. The tables q and p exist once, not once
+a layer.
+
+What this does not do: train the weight, or multiply without dequantizing it first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import bitsandbytes.functional as bnb
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from core.config import QuantConfig
+from core.errors import ConfigError
+from core.models import targets
+
+SCALES_A_GROUP = 256  # scales that share one c₂
+_DIRECT = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class _FrozenProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: QuantizedLinear) -> Tensor:
-        ctx.layer = layer
-        return nn.functional.linear(x, layer.dequantize(x.dtype), layer.bias)
+    """Y = X Wᵀ + bias with W dequantized in each direction and never kept; X and the bias may need gradients."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0] @ ctx.layer.dequantize(grads[0].dtype), None
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, layer: QuantizedLinear) -> Tensor:
+        ctx.layer, ctx.bias_dtype = layer, None if bias is None else bias.dtype
+        return nn.functional.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        dy = grads[0]
+        dx = dy @ ctx.layer.dequantize(dy.dtype) if ctx.needs_input_grad[0] else None
+        dbias = dy.reshape(-1, dy.shape[-1]).sum(0, dtype=ctx.bias_dtype) if ctx.needs_input_grad[1] else None
+        return dx, dbias, None
 
 
 class QuantizedLinear(nn.Module):
-    """A frozen linear layer, `[out, in]`, that dequantizes its weight for each product.
+    """A frozen dense layer that dequantizes its weight `[out, in]` for each product; answers in its input's dtype.
 
     Args:
-        linear: the layer to quantize; it is not changed. Its bias is kept in its own dtype.
-        config: `bits` 4 or 8; block size and double quantization apply to 4.
+        layer: an nn.Linear, or transformers' Conv1D, whose weight is `[in, out]`. It is not changed; its bias is shared
+            and keeps its dtype.
+        config: `bits` 4 or 8; the kind, block size and double quantization apply to 4.
     """
 
-    def __init__(self, linear: nn.Linear, config: QuantConfig) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.bias = linear.bias
-        self.bits = config.bits
-        weight = linear.weight.detach()
-        if config.bits == 4:
-            packed, self.state = bnb.quantize_4bit(
-                weight, blocksize=config.block_size, compress_statistics=config.double_quant, quant_type="nf4"
-            )
-            self.register_buffer("packed", packed, persistent=False)
-        else:
-            scale = weight.float().abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / 127
-            self.register_buffer("packed", (weight.float() / scale).round().to(torch.int8), persistent=False)
-            self.register_buffer("scale", scale, persistent=False)
+    packed: Tensor  # 4 bits: [blocks · block / 2, 1] uint8; 8 bits: [out, in] int8
+    scale: Tensor  # [blocks] fp32, or uint8 where quantized again; 8 bits: [out, 1] fp32
+    group_scale: Tensor  # [blocks / 256] fp32, for double quantization
+    mean_scale: Tensor  # [] fp32, for double quantization
 
-    packed: Tensor
-    scale: Tensor
+    def __init__(self, layer: nn.Module, config: QuantConfig) -> None:
+        super().__init__()
+        weight = _matrix(layer)
+        self.out_features, self.in_features = weight.shape
+        self.bias: nn.Parameter | None = layer.bias  # type: ignore[assignment]
+        self.bits, self.quant_type, self.block_size = config.bits, config.quant_type, config.block_size
+        self.double_quant = config.bits == 4 and config.double_quant
+        for name, tensor in (_in_4_bits(weight, config) if config.bits == 4 else _in_8_bits(weight)).items():
+            self.register_buffer(name, tensor, persistent=False)
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """The weight `[out, in]` in `dtype`, made anew at each call."""
-        if self.bits == 4:
-            weight: Tensor = bnb.dequantize_4bit(self.packed, self.state)
-            return weight.to(dtype)
-        return (self.packed * self.scale).to(dtype)
+        """The weight `[out, in]`, computed in fp32 and rounded once to `dtype`; made anew at each call."""
+        if self.bits == 8:
+            return (self.packed * self.scale).to(dtype)
+        scale = self._scale()
+        state = bnb.QuantState(
+            absmax=scale,
+            shape=(len(scale), self.block_size),
+            dtype=dtype if dtype in _DIRECT else torch.float32,
+            blocksize=self.block_size,
+            quant_type=self.quant_type,
+        )
+        weights: Tensor = bnb.dequantize_4bit(self.packed, state).view(-1)[: self.out_features * self.in_features]
+        return weights.view(self.out_features, self.in_features).to(dtype)
+
+    def _scale(self) -> Tensor:
+        """Every block's scale c, `[blocks]` fp32."""
+        if not self.double_quant:
+            return self.scale
+        code = _scale_code(self.scale.device)
+        scale: Tensor = bnb.dequantize_blockwise(
+            self.scale, absmax=self.group_scale, code=code, blocksize=SCALES_A_GROUP
+        )
+        return scale.add_(self.mean_scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = _FrozenProduct.apply(x, self)  # type: ignore[no-untyped-call]
+        result: Tensor = _FrozenProduct.apply(x, self.bias, self)  # type: ignore[no-untyped-call]
         return result
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
-        """What `.to(device)` calls; bitsandbytes' state is no buffer and has to be taken along."""
+        """What `.to` calls: a device is for everything, a dtype for the bias alone: scales must stay exact."""
+        before = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.bits == 4:
-            self.state.to(self.packed.device)
+        for name, old in before.items():
+            new = self._buffers[name]
+            if old is not None and new is not None and new.dtype != old.dtype:
+                self._buffers[name] = old.to(new.device)
         return self
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}"
+        kind = f"{self.quant_type}, block_size={self.block_size}" if self.bits == 4 else "int8"
+        return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}, {kind}"
+
+
+def _in_4_bits(weight: Tensor, config: QuantConfig) -> dict[str, Tensor]:
+    flat = (weight if weight.dtype in _DIRECT else weight.float()).reshape(-1)
+    blocks = nn.functional.pad(flat, (0, -len(flat) % config.block_size)).view(-1, config.block_size)
+    packed, state = bnb.quantize_4bit(
+        blocks,
+        blocksize=config.block_size,
+        compress_statistics=config.double_quant,
+        quant_type=config.quant_type,
+    )
+    tensors = {"packed": packed, "scale": state.absmax}
+    if config.double_quant:
+        assert state.state2.blocksize == SCALES_A_GROUP
+        tensors |= {"group_scale": state.state2.absmax, "mean_scale": state.offset}
+    return tensors
+
+
+def _in_8_bits(weight: Tensor) -> dict[str, Tensor]:
+    weight = weight.float()
+    scale = (weight.abs().amax(dim=1, keepdim=True) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+    return {"packed": (weight / scale).round().to(torch.int8), "scale": scale}
+
+
+@functools.cache
+def _scale_code(device: torch.device) -> Tensor:
+    """The 256 values p that scales are rounded to, fp32: one table for all layers on `device`."""
+    code: Tensor = bnb.create_dynamic_map().to(device)
+    return code
+
+
+def _matrix(layer: nn.Module) -> Tensor:
+    """The weight of an nn.Linear or a Conv1D as a view `[out, in]`."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    return weight.detach().t() if isinstance(layer, Conv1D) else weight.detach()
 
 
 def frozen_weight(layer: nn.Module, dtype: torch.dtype) -> Tensor:
-    """The weight `[out, in]` of a plain or quantized linear layer in `dtype`; a view where no copy is needed."""
+    """The weight `[out, in]` of an nn.Linear, a Conv1D or a quantized layer in `dtype`; a view where it can be."""
     if isinstance(layer, QuantizedLinear):
         return layer.dequantize(dtype)
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    return weight.detach().to(dtype)
+    return _matrix(layer).to(dtype)
 
 
-def quantize_linears(model: nn.Module, names: list[str], config: QuantConfig) -> None:
-    """Replace the linear layers called `names` in `model` by quantized ones, one at a time: memory only falls."""
-    for name in names:
+def quantize_linears(model: nn.Module, names: Sequence[str], config: QuantConfig) -> None:
+    """Replace the dense layers called `names` in `model`, but those that `config.skip` means, by quantized ones.
+
+    One at a time: memory only falls.
+
+    Raises:
+        ConfigError: on `quant.skip`, where something in it means none of the layers, or it means all of them.
+    """
+    for name in _not_skipped(names, config.skip):
         parent_name, _, child = name.rpartition(".")
         parent = model.get_submodule(parent_name)
         setattr(parent, child, QuantizedLinear(getattr(parent, child), config))
+
+
+def _not_skipped(names: Sequence[str], skip: Sequence[str]) -> list[str]:
+    for pattern in skip:
+        if not any(targets.names(pattern, name) for name in names):
+            known = dict.fromkeys(name.rpartition(".")[2] for name in names)
+            raise ConfigError(
+                f"Skip {pattern!r} matches no layer that would be quantized",
+                hint=f"Choose from {', '.join(known)}",
+                field="quant.skip",
+            )
+    rest = [name for name in names if not any(targets.names(pattern, name) for pattern in skip)]
+    if skip and not rest:
+        raise ConfigError(
+            "Every layer is skipped, so nothing would be quantized",
+            ", ".join(skip),
+            "Skip fewer layers, or choose 16 bits",
+            "quant.skip",
+        )
+    return rest

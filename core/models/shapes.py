@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from core.errors import ModelError
+
+Kind = Literal["linear", "head", "embedding", "conv", "experts"]
 
 INDEX_FILE = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
@@ -39,11 +41,17 @@ _LEAF_RANK = {name: rank for rank, name in enumerate(_LEAF_ORDER)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearShape:
-    """A linear layer: its module's dotted name (without `.weight`) and the sizes of what goes in and out."""
+    """A layer that is a matrix: its module's dotted name (without `.weight`) and the sizes of what goes in and out.
+
+    An embedding takes in its vocabulary, a convolution its channels times its kernel's places. The weight of a layer of
+    `experts` is that many matrices.
+    """
 
     name: str
     in_features: int
     out_features: int
+    kind: Kind = "linear"
+    experts: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

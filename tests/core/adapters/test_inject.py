@@ -98,7 +98,7 @@ def test_injecting_leaves_the_global_random_stream_alone(tiny: LoadedModel) -> N
     ("config", "field"),
     [
         (LoraConfig(targets=("q_proj", "no_such_proj")), "lora.targets"),
-        (LoraConfig(targets=("lm_head",)), "lora.targets"),
+        (LoraConfig(layers=(2,)), "lora.layers"),
         (LoraConfig(rank=33, targets=("q_proj", "k_proj")), "lora.rank"),  # k_proj gives 32 features
     ],
 )

@@ -13,7 +13,7 @@ from core.config import LoraConfig, QuantConfig
 from core.errors import AdapterError
 from core.models.linears import find_linears
 from core.models.load import LoadedModel
-from core.models.quantize import quantize_linears
+from core.models.quantize import QuantizedLinear, quantize_linears
 from tests.core.tiny import adapt, bits, plain_logits, random_rows
 
 TOKENS = random_rows([25])[0].tokens
@@ -88,14 +88,16 @@ def test_a_bf16_base_is_rounded_once(adapted: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("bits_of_base", [4, 8])
-def test_a_quantized_base_is_refused_and_left_alone(plain: LoadedModel, bits_of_base: int) -> None:
+def test_a_quantized_base_is_merged_dequantized_and_comes_back(plain: LoadedModel, bits_of_base: int) -> None:
     names = [shape.name for shape in find_linears(plain.model)]
     quantize_linears(plain.model, names, QuantConfig(bits=bits_of_base))  # type: ignore[arg-type]
     adapt(plain.model)
     activate(plain.model, "a")
     before = plain_logits(plain.model, TOKENS)
-    with pytest.raises(AdapterError, match="quantized"), merged(plain.model, "a"):
-        pass
+    with merged(plain.model, "a") as report:
+        assert not any(isinstance(layer.base, QuantizedLinear) for layer in lora_layers(plain.model).values())
+        assert torch.allclose(plain_logits(plain.model, TOKENS), before, atol=2e-4)
+        assert report.largest_error == 0.0 < report.largest_change
     assert torch.equal(plain_logits(plain.model, TOKENS), before)
 
 

@@ -84,7 +84,14 @@ def test_a_key_that_is_not_loaded_is_refused_and_not_answered_by_the_base(shared
     assert all(layer.rows is None for layer in lora_layers(shared.model).values())
 
 
-def test_a_layer_that_gets_all_rows_in_one_heap_is_refused_and_not_routed_wrongly(shared: LoadedModel) -> None:
+def test_rows_that_come_in_one_heap_are_told_apart_by_their_order(shared: LoadedModel) -> None:
+    layer = lora_layers(shared.model)["model.layers.0.mlp.up_proj"]
+    x = torch.randn(4, 19, 64)
+    with routed(shared.model, ROUTES, torch.float32):
+        assert torch.equal(layer(x.view(4 * 19, 64)), layer(x).view(4 * 19, -1))
+
+
+def test_a_heap_that_is_not_so_many_equal_rows_is_refused_and_not_routed_wrongly(shared: LoadedModel) -> None:
     layer = lora_layers(shared.model)["model.layers.0.mlp.up_proj"]
     with routed(shared.model, ROUTES, torch.float32), pytest.raises(AdapterError, match="side by side"):
-        layer(torch.randn(4 * 19, 64))
+        layer(torch.randn(4 * 19 + 1, 64))

@@ -1,0 +1,157 @@
+"""What an adapter's settings mean for one model, found and checked before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from core.config import LoraConfig
+from core.errors import ConfigError
+from core.models.fused import fused_parts
+from core.models.linears import find_layers, is_tied
+from core.models.shapes import LinearShape
+from core.models.targets import check_rank, match, names, parts, pattern_values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One layer's update: its rank and alpha, and the parts of a fused layer that it is for (all where empty)."""
+
+    shape: LinearShape
+    rank: int
+    alpha: float
+    parts: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Where updates go, the modules that are trained whole, and the modules whose bias alone is trained."""
+
+    placements: tuple[Placement, ...]
+    whole: tuple[str, ...]
+    biases: tuple[str, ...]
+
+
+def plan(model: nn.Module, config: LoraConfig, *, bias_only: bool = False) -> Plan:
+    """What `config` asks of `model`; with `bias_only` (BitFit) every bias and nothing else.
+
+    Raises:
+        ConfigError: a target, pattern, layer, part or module names nothing, a rank is above a matrix, or two settings
+            contradict each other.
+    """
+    if bias_only:
+        return Plan(placements=(), whole=(), biases=_biases(model, ()))
+    whole = _whole(model, config.modules_to_save)
+    shapes = tuple(shape for shape in find_layers(model) if not _lies_in(shape.name, whole))
+    chosen = _untie(model, match(config.targets, shapes, config.layers), shapes, config)
+    _check_experts(chosen, config)
+    ranks = pattern_values(config.rank_pattern, config.rank, chosen, "lora.rank_pattern")
+    alphas = pattern_values(config.alpha_pattern, config.alpha, chosen, "lora.alpha_pattern")
+    for shape in chosen:
+        check_rank(ranks[shape.name], [shape])
+    placements = tuple(
+        Placement(
+            shape=shape,
+            rank=ranks[shape.name],
+            alpha=alphas[shape.name],
+            parts=_parts(model, shape, config),
+        )
+        for shape in chosen
+    )
+    taken = {*(shape.name for shape in chosen), *whole}
+    return Plan(placements=placements, whole=whole, biases=_biases(model, taken) if config.bias == "all" else ())
+
+
+def _whole(model: nn.Module, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Full names of the modules that `wanted` names; the outermost where one lies in another."""
+    every = [name for name, module in model.named_modules() if name and next(module.parameters(), None) is not None]
+    for name in wanted:
+        if not any(names(name, module) for module in every):
+            known = dict.fromkeys(module.rpartition(".")[2] for module in every if not module[-1].isdecimal())
+            raise ConfigError(
+                f"No module of this model is called {name}",
+                hint=f"Choose from {', '.join(known)}",
+                field="lora.modules_to_save",
+            )
+    found = [module for module in every if any(names(name, module) for name in wanted)]
+    return tuple(module for module in found if not _lies_in(module, set(found) - {module}))
+
+
+def _lies_in(name: str, outer: Sequence[str] | set[str]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in outer)
+
+
+def _untie(
+    model: nn.Module, chosen: Sequence[LinearShape], shapes: Sequence[LinearShape], config: LoraConfig
+) -> tuple[LinearShape, ...]:
+    """`chosen`, where a tied head and its embedding are one layer, the embedding's; whichever of them was named."""
+    kinds = {shape.kind for shape in chosen}
+    if not kinds & {"head", "embedding"} or not is_tied(model):
+        return tuple(chosen)
+    if config.use_dora:
+        raise ConfigError(
+            "DoRA cannot adapt an embedding that is tied to the output head",
+            "its magnitudes would stand for columns on one side and for rows on the other",
+            "Leave the embedding and the head out of the targets",
+            field="lora.use_dora",
+        )
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    ends = [shape for shape in shapes if model.get_submodule(shape.name) is embedding]
+    others = [shape for shape in chosen if shape.kind != "head" and shape not in ends]
+    return (*ends, *others)
+
+
+def _check_experts(chosen: Sequence[LinearShape], config: LoraConfig) -> None:
+    """Refuse what makes no sense, or has no place in PEFT's format, for the experts of a mixture."""
+    found = next((shape.name for shape in chosen if shape.kind == "experts"), None)
+    unfit = {
+        "lora.use_dora": config.use_dora,
+        "lora.dropout": bool(config.dropout),
+        "lora.init": config.init not in ("kaiming", "gaussian"),
+    }
+    for field, is_set in unfit.items():
+        if found is not None and is_set:
+            setting = field.partition(".")[2].replace("use_", "")
+            raise ConfigError(f"{found} holds experts, which cannot be adapted with this {setting}", field=field)
+
+
+def _parts(model: nn.Module, shape: LinearShape, config: LoraConfig) -> tuple[Tensor, ...]:
+    wanted = parts(config.targets, shape)
+    if not wanted:
+        return ()
+    known = fused_parts(model.config, shape.name, shape.out_features)
+    for part in wanted:
+        if part not in known:
+            leaf = shape.name.rpartition(".")[2]
+            raise ConfigError(
+                f"{leaf} has no part {part!r}",
+                "" if known else "it is not known as several matrices in one",
+                f"Choose from {', '.join(f'{leaf}:{name}' for name in known)}" if known else f"Adapt {leaf} as a whole",
+                field="lora.targets",
+            )
+    if config.init not in ("kaiming", "gaussian", "orthogonal"):
+        raise ConfigError(
+            f"The start {config.init} needs whole matrices, and {shape.name} is adapted in part",
+            hint="Choose another start, or adapt it as a whole",
+            field="lora.init",
+        )
+    return tuple(known[part] for part in wanted)
+
+
+def _biases(model: nn.Module, taken: set[str] | Sequence[str]) -> tuple[str, ...]:
+    """Modules with a bias of their own that are not in `taken`.
+
+    Raises:
+        ConfigError: the model has no biases.
+    """
+    owners = [name for name, module in model.named_modules() if getattr(module, "bias", None) is not None]
+    if not owners:
+        kind = getattr(model.config, "model_type", "this")
+        raise ConfigError(
+            f"Models of the kind {kind} have no biases to train",
+            hint="Choose LoRA, or a base model with biases, such as GPT-2, OPT or BERT",
+            field="lora.bias",
+        )
+    return tuple(name for name in owners if not _lies_in(name, taken))
