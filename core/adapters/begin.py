@@ -14,7 +14,7 @@ from core.adapters.lowrank import AnchoredRank, FusedRank, LowRank
 from core.adapters.plan import Placement
 from core.adapters.starts import Place, begin
 from core.config import LoraConfig
-from core.kernels.dora import squared_row_norms
+from core.kernels.dora import dora_norm, squared_row_norms
 from core.models.quantize import QuantizedLinear
 
 
@@ -47,11 +47,13 @@ def new_update(
         update = _fused(placement, config, generator, settings)
     else:
         scale = placement.alpha / (math.sqrt(placement.rank) if config.use_rslora else placement.rank)
-        found = begin(config.init, _place(layer, placement, scale, directions, original), generator)
+        found = begin(config.init, _place(layer, placement, config, scale, directions, original), generator)
         update = AnchoredRank(found.anchor, **settings) if found.anchor else LowRank(found.a, found.b, **settings)
     update = update.to(device)
     if config.use_dora:
-        update.magnitude = nn.Parameter(squared_row_norms(layer.matrix()).sqrt())
+        weight = layer.matrix()
+        norm = dora_norm(weight, squared_row_norms(weight), *update.factors(), update.scale)
+        update.magnitude = nn.Parameter(norm)
     bias: Tensor | None = getattr(layer.base, "bias", None)
     if config.bias != "none" and bias is not None:
         update.bias = nn.Parameter(bias.detach().float().clone())
@@ -79,7 +81,12 @@ def device_of(base: nn.Module) -> torch.device:
 
 
 def _place(
-    layer: LoraLayer, placement: Placement, scale: float, directions: Tensor | None, original: Tensor | None
+    layer: LoraLayer,
+    placement: Placement,
+    config: LoraConfig,
+    scale: float,
+    directions: Tensor | None,
+    original: Tensor | None,
 ) -> Place:
     weight = layer.matrix()
     is_quantized = isinstance(layer.base, QuantizedLinear)
@@ -88,7 +95,7 @@ def _place(
         out_features=placement.shape.out_features,
         rank=placement.rank,
         scale=scale,
-        weight=original if original is not None else weight,
+        weight=original if config.init == "loftq" else weight,
         quantized=weight if is_quantized else None,
         directions=directions,
     )

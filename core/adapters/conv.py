@@ -38,9 +38,9 @@ class LoraConv(LoraLayer):
         change = update.scale * torch.einsum("or,nr...->no...", b.to(x.dtype), thin)
         if update.magnitude is None:
             return change
-        gain = self._channelwise(self.gain(update).to(x.dtype), y)
-        bias = 0 if base.bias is None else self._channelwise(base.bias, y)
-        return (gain - 1) * (y - bias) + gain * change
+        gain = self._channelwise((self.gain(update) - 1).to(x.dtype), y)
+        product = y if base.bias is None else y - self._channelwise(base.bias, y)
+        return change + gain * (product + change)
 
     def _dropped(self, x: Tensor, update: Update) -> Tensor:
         return torch.nn.functional.dropout(x, update.dropout, training=self.training)

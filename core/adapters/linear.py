@@ -24,8 +24,8 @@ from core.models.quantize import frozen_weight
 class RowUpdates:
     """One update a row of the routing, in the compute dtype.
 
-    `a` `[n, in, R]`, `b` `[n, R, out]` with all factors folded in; `gain` `[n, 1, out]`, what the base's product is
-    multiplied with (None: 1); `bias` `[n, 1, out]`, what is added to the base's bias (None: 0).
+    `a` `[n, in, R]`, `b` `[n, R, out]` with all factors folded in; `gain` `[n, 1, out]`, what share of the base's
+    product is added to it (None: 0); `bias` `[n, 1, out]`, what is added to the base's bias (None: 0).
     """
 
     a: Tensor
@@ -87,9 +87,10 @@ class LoraLinear(LoraLayer):
         thin = update.scale * ((x @ a.to(x.dtype).t()) @ b.to(x.dtype).t())
         if update.magnitude is None:
             return thin
-        gain = self.gain(update).to(x.dtype)
+        gain = self.gain(update)
         bias: Any = self.base.bias
-        return (gain - 1) * (y if bias is None else y - bias) + gain * thin
+        product = (y if bias is None else y - bias) + thin
+        return thin + (gain - 1).to(x.dtype) * product  # gain - 1 keeps digits that a gain in 16 bits would lose
 
     def matrix(self) -> Tensor:
         weight: Any = getattr(self.base, "weight", None)
@@ -114,7 +115,7 @@ class LoraLinear(LoraLayer):
         y = base.view(n, -1, base.shape[-1])
         if rows.gain is not None:
             bias: Any = self.base.bias
-            y = y * rows.gain if bias is None else (y - bias) * rows.gain + bias
+            y = y + (y if bias is None else y - bias) * rows.gain
         y = torch.baddbmm(y, grouped @ rows.a, rows.b)
         return (y if rows.bias is None else y + rows.bias).view(base.shape)
 
@@ -125,7 +126,7 @@ class LoraLinear(LoraLayer):
         device = next(a.device for row in folded for a, *_ in row)
         a = torch.zeros(len(mixes), self.in_features, widest, dtype=dtype, device=device)
         b = torch.zeros(len(mixes), widest, self.out_features, dtype=dtype, device=device)
-        gain = torch.ones(len(mixes), 1, self.out_features, device=device)
+        gain = torch.zeros(len(mixes), 1, self.out_features, device=device)
         bias = torch.zeros(len(mixes), 1, self.out_features, device=device)
         for row, parts in enumerate(folded):
             start = 0
@@ -135,7 +136,7 @@ class LoraLinear(LoraLayer):
                 gain[row, 0] += gain_part
                 bias[row, 0] += bias_part
                 start = end
-        has_gain, has_bias = bool((gain != 1).any()), bool((bias != 0).any())
+        has_gain, has_bias = bool((gain != 0).any()), bool((bias != 0).any())
         return RowUpdates(a, b, gain.to(dtype) if has_gain else None, bias.to(dtype) if has_bias else None)
 
     def _folded(self, update: Update, strength: float) -> tuple[Tensor, Tensor, Tensor | float, Tensor | float]:

@@ -121,7 +121,7 @@ def olora(place: Place, generator: torch.Generator) -> Factors:
     """
     weight = _weight(place)
     q: Tensor = torch.linalg.qr(weight[:, : place.rank]).Q  # [out, r]
-    return _anchored((q.t() @ weight).triu(), q)
+    return _anchored(q.t() @ weight, q)
 
 
 def eva(place: Place, generator: torch.Generator) -> Factors:
@@ -196,7 +196,7 @@ class InputDirections:
     """In which directions the inputs X `[n, in]` of one layer vary, collected batch by batch.
 
     Kept is XᵀX in fp64, 8 · in² bytes: squaring halves the digits, and fp32 has not enough for the directions that
-    follow a few features of great size. All layers that take the same input can share one.
+    follow a few of great size. All layers that take the same input can share one.
 
     Args:
         features: in.

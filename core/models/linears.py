@@ -84,4 +84,5 @@ def _shape(name: str, kind: Kind, module: Any) -> LinearShape:
         sizes = module.weight[0].numel(), module.out_channels
     else:
         sizes = module.in_features, module.out_features
-    return LinearShape(name=name, in_features=sizes[0], out_features=sizes[1], kind=kind)
+    is_transposed = isinstance(module.base if isinstance(module, LoraLinear) else module, Conv1D)
+    return LinearShape(name=name, in_features=sizes[0], out_features=sizes[1], kind=kind, is_transposed=is_transposed)

@@ -44,7 +44,7 @@ class LinearShape:
     """A layer that is a matrix: its module's dotted name (without `.weight`) and the sizes of what goes in and out.
 
     An embedding takes in its vocabulary, a convolution its channels times its kernel's places. The weight of a layer of
-    `experts` is that many matrices.
+    `experts` is that many matrices. `is_transposed` says that it lies as `[in, out]` (Conv1D).
     """
 
     name: str
@@ -52,6 +52,7 @@ class LinearShape:
     out_features: int
     kind: Kind = "linear"
     experts: int = 1
+    is_transposed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,16 +167,17 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _is_linear(tensor: _Tensor) -> bool:
     *parts, leaf = tensor.name.split(".")
+    if any(part == "experts" and parts[at + 1].isdecimal() for at, part in enumerate(parts[:-1])):
+        return False  # transformers joins these into three-dimensional weights when it loads the model
     is_float_matrix = leaf == "weight" and len(tensor.shape) == 2 and "F" in tensor.dtype.upper()
     return is_float_matrix and not any(part in _NOT_LINEAR or _NOT_LINEAR_PART in part for part in parts)
 
 
 def _linear_shape(tensor: _Tensor, transposed: frozenset[str]) -> LinearShape:
     name = tensor.name.removesuffix(".weight")
-    out_features, in_features = tensor.shape
-    if name.rpartition(".")[2] in transposed:
-        out_features, in_features = in_features, out_features
-    return LinearShape(name=name, in_features=in_features, out_features=out_features)
+    is_transposed = name.rpartition(".")[2] in transposed
+    sizes = tensor.shape if is_transposed else tensor.shape[::-1]
+    return LinearShape(name=name, in_features=sizes[0], out_features=sizes[1], is_transposed=is_transposed)
 
 
 def _model_order(name: str) -> tuple[Any, ...]:

@@ -106,6 +106,13 @@ def test_gpt2_s_transposed_weights_are_turned(model: Callable[..., Path]) -> Non
     ]
 
 
+def test_experts_that_are_joined_on_loading_are_not_taken_for_linear_layers(model: Callable[..., Path]) -> None:
+    experts = {f"model.layers.0.mlp.experts.{at}.w1.weight": (24, 8) for at in range(4)}
+    names = [shape.name for shape in linear_shapes(model(LLAMA | experts))]
+    assert len(names) == 28
+    assert not any("experts" in name for name in names)
+
+
 def test_packed_integer_weights_are_not_taken_for_linear_shapes(model: Callable[..., Path]) -> None:
     assert linear_shapes(model(LLAMA, dtype="U8")) == ()
 
