@@ -31,11 +31,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from core.config import QuantConfig
-from core.errors import ConfigError
 from core.models import targets
 
 SCALES_A_GROUP = 256  # scales that share one c₂
 _DIRECT = (torch.float32, torch.bfloat16, torch.float16)
+# Weights worked on at once, for small fp32 copies. Quantizing takes whole blocks, and larger pieces leave the heap in
+# holes: 718 MB resident in place of 565 for the starter. Dequantizing on a GPU wants larger ones.
+_QUANTIZED_AT_ONCE, _DEQUANTIZED_AT_ONCE = 2**18, 2**20
 
 
 class _FrozenProduct(torch.autograd.Function):
@@ -81,7 +83,7 @@ class QuantizedLinear(nn.Module):
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """The weight `[out, in]`, computed in fp32 and rounded once to `dtype`; made anew at each call."""
         if self.bits == 8:
-            return (self.packed * self.scale).to(dtype)
+            return self._from_8_bits(dtype)
         scale = self._scale()
         state = bnb.QuantState(
             absmax=scale,
@@ -92,6 +94,14 @@ class QuantizedLinear(nn.Module):
         )
         weights: Tensor = bnb.dequantize_4bit(self.packed, state).view(-1)[: self.out_features * self.in_features]
         return weights.view(self.out_features, self.in_features).to(dtype)
+
+    def _from_8_bits(self, dtype: torch.dtype) -> Tensor:
+        weight = torch.empty(self.packed.shape, dtype=dtype, device=self.packed.device)
+        rows = max(1, _DEQUANTIZED_AT_ONCE // self.in_features)
+        for start in range(0, self.out_features, rows):
+            piece = slice(start, start + rows)
+            weight[piece] = self.packed[piece] * self.scale[piece]
+        return weight
 
     def _scale(self) -> Tensor:
         """Every block's scale c, `[blocks]` fp32."""
@@ -123,25 +133,35 @@ class QuantizedLinear(nn.Module):
 
 
 def _in_4_bits(weight: Tensor, config: QuantConfig) -> dict[str, Tensor]:
-    flat = (weight if weight.dtype in _DIRECT else weight.float()).reshape(-1)
-    blocks = nn.functional.pad(flat, (0, -len(flat) % config.block_size)).view(-1, config.block_size)
+    pieces = [_codes_and_scales(piece, config) for piece in torch.split(weight.reshape(-1), _QUANTIZED_AT_ONCE)]
+    packed, scale = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    if not config.double_quant:
+        return {"packed": packed, "scale": scale}
+    mean_scale = scale.mean()
+    codes, state = bnb.quantize_blockwise(scale - mean_scale, _scale_code(scale.device), blocksize=SCALES_A_GROUP)
+    return {"packed": packed, "scale": codes, "group_scale": state.absmax, "mean_scale": mean_scale}
+
+
+def _codes_and_scales(weights: Tensor, config: QuantConfig) -> tuple[Tensor, Tensor]:
+    """Codes, two a byte, and scales of some weights; the last block is filled up with zeros."""
+    weights = weights if weights.dtype in _DIRECT else weights.float()
+    blocks = nn.functional.pad(weights, (0, -len(weights) % config.block_size)).view(-1, config.block_size)
     packed, state = bnb.quantize_4bit(
-        blocks,
-        blocksize=config.block_size,
-        compress_statistics=config.double_quant,
-        quant_type=config.quant_type,
+        blocks, blocksize=config.block_size, compress_statistics=False, quant_type=config.quant_type
     )
-    tensors = {"packed": packed, "scale": state.absmax}
-    if config.double_quant:
-        assert state.state2.blocksize == SCALES_A_GROUP
-        tensors |= {"group_scale": state.state2.absmax, "mean_scale": state.offset}
-    return tensors
+    return packed, state.absmax
 
 
 def _in_8_bits(weight: Tensor) -> dict[str, Tensor]:
-    weight = weight.float()
+    rows = max(1, _QUANTIZED_AT_ONCE // weight.shape[1])
+    pieces = [_rows_in_8_bits(piece.float()) for piece in torch.split(weight, rows)]
+    packed, scale = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return {"packed": packed, "scale": scale}
+
+
+def _rows_in_8_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
     scale = (weight.abs().amax(dim=1, keepdim=True) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-    return {"packed": (weight / scale).round().to(torch.int8), "scale": scale}
+    return (weight / scale).round().to(torch.int8), scale
 
 
 @functools.cache
@@ -167,32 +187,20 @@ def frozen_weight(layer: nn.Module, dtype: torch.dtype) -> Tensor:
 def quantize_linears(model: nn.Module, names: Sequence[str], config: QuantConfig) -> None:
     """Replace the dense layers called `names` in `model`, but those that `config.skip` means, by quantized ones.
 
-    One at a time: memory only falls.
+    They are replaced one at a time. What is not quantized moves out of the file that it may still lie in.
 
     Raises:
         ConfigError: on `quant.skip`, where something in it means none of the layers, or it means all of them.
     """
-    for name in _not_skipped(names, config.skip):
+    for name in targets.not_skipped(names, config.skip):
         parent_name, _, child = name.rpartition(".")
         parent = model.get_submodule(parent_name)
         setattr(parent, child, QuantizedLinear(getattr(parent, child), config))
+    _leave_the_file(model)
 
 
-def _not_skipped(names: Sequence[str], skip: Sequence[str]) -> list[str]:
-    for pattern in skip:
-        if not any(targets.names(pattern, name) for name in names):
-            known = dict.fromkeys(name.rpartition(".")[2] for name in names)
-            raise ConfigError(
-                f"Skip {pattern!r} matches no layer that would be quantized",
-                hint=f"Choose from {', '.join(known)}",
-                field="quant.skip",
-            )
-    rest = [name for name in names if not any(targets.names(pattern, name) for pattern in skip)]
-    if skip and not rest:
-        raise ConfigError(
-            "Every layer is skipped, so nothing would be quantized",
-            ", ".join(skip),
-            "Skip fewer layers, or choose 16 bits",
-            "quant.skip",
-        )
-    return rest
+def _leave_the_file(model: nn.Module) -> None:
+    """Copy the parameters that lie in a file's mapping: one of them keeps all of it in memory, matrices included."""
+    for parameter in model.parameters():
+        if not parameter.untyped_storage().resizable():  # memory that is not torch's own
+            parameter.data = parameter.data.clone()

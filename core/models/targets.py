@@ -82,6 +82,31 @@ def check_rank(rank: int, shapes: Sequence[LinearShape]) -> None:
     )
 
 
+def not_skipped(layers: Sequence[str], skip: Sequence[str]) -> list[str]:
+    """Those of the dense `layers` (their names) that quantization is to take: all that nothing in `skip` names.
+
+    Raises:
+        ConfigError: on `quant.skip`, where something in it names none of the layers, or it names all of them.
+    """
+    for pattern in skip:
+        if not any(names(pattern, name) for name in layers):
+            known = dict.fromkeys(name.rpartition(".")[2] for name in layers)
+            raise ConfigError(
+                f"Skip {pattern!r} matches no layer that would be quantized",
+                hint=f"Choose from {', '.join(known)}",
+                field="quant.skip",
+            )
+    rest = [name for name in layers if not any(names(pattern, name) for pattern in skip)]
+    if skip and not rest:
+        raise ConfigError(
+            "Every layer is skipped, so nothing would be quantized",
+            ", ".join(skip),
+            "Skip fewer layers, or choose 16 bits",
+            "quant.skip",
+        )
+    return rest
+
+
 def names(target: str, name: str) -> bool:
     """Whether `target` is the whole of the dotted `name` or its last parts."""
     return name == target or (target != "" and name.endswith(f".{target}"))
