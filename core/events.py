@@ -1,5 +1,6 @@
 """What a run can report. The worker appends each as one JSON line to the run's `events.jsonl`; nothing else is
-needed to draw a run, whoever looks, whenever. Times are seconds, sizes bytes, losses nats a trained token.
+needed to draw a run, whoever looks, whenever. Times are seconds, sizes bytes, losses nats a trained token (a
+row, where rows have classes).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Note:
 
 @_frozen
 class Started:
-    """The loop begins (again, when `first_step` is above 1). `steps` is the total planned."""
+    """The loop begins (again, when `first_step` is above 1). `steps` is the total planned, `method` what is trained."""
 
     event: Literal["started"] = "started"
     steps: int
@@ -51,6 +52,7 @@ class Started:
     bits: int
     compute_dtype: str
     device: str
+    method: str = "lora"
 
 
 @_frozen
@@ -73,25 +75,31 @@ class StepDone:
 
 @_frozen
 class EvalDone:
-    """The loss on held-out rows after `step` steps; step 0 is the base model itself."""
+    """The loss on held-out rows after `step` steps; step 0 is the base model itself. `accuracy` is the share of rows
+    named right, where rows have classes.
+    """
 
     event: Literal["eval"] = "eval"
     step: int
     loss: float
+    accuracy: float | None = None
 
 
 @_frozen
 class Saved:
-    """A checkpoint is whole on disk."""
+    """A checkpoint of `bytes` on disk is whole."""
 
     event: Literal["saved"] = "saved"
     step: int
     path: str
+    bytes: int = 0
 
 
 @_frozen
 class Finished:
-    """The run's end. `stopped` says that the user ended it early and kept what was learned."""
+    """The run's end. `output` is the folder of what was trained, `output_bytes` its size; `stopped` says that the user
+    ended it early and kept what was learned.
+    """
 
     event: Literal["finished"] = "finished"
     output: str
@@ -105,6 +113,7 @@ class Finished:
     eval_loss: float | None
     base_eval_loss: float | None = None
     stopped: bool = False
+    output_bytes: int = 0
 
 
 @_frozen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,11 @@ from core.adapters.embedding import LoraEmbedding
 from core.adapters.experts import LoraExperts, expert_matrices
 from core.adapters.layer import Adapted, LoraLayer, Mix
 from core.adapters.linear import LoraLinear
-from core.adapters.lowrank import BiasOnly, TokenRows
-from core.adapters.plan import plan
+from core.adapters.lowrank import BiasOnly, LowRank, TokenRows
+from core.adapters.plan import Placement, Plan, plan
 from core.config import LoraConfig
 from core.errors import AdapterError
-from core.models.linears import is_tied, output_head
+from core.models.linears import base_modules, is_tied, output_head
 
 
 def inject(
@@ -46,24 +47,18 @@ def inject(
 
     Raises:
         ConfigError: a setting names nothing, or does not fit the model; nothing was changed.
+        AdapterError: an embedding would be adapted in two ways; nothing was changed.
     """
     what = plan(model, config, bias_only=bias_only)
+    _check_tokens(model, what, tokens)
+    begin = _Beginning(config, torch.Generator().manual_seed(seed), directions or {}, originals or {})
+    updates = [begin.update(model, placement) for placement in what.placements]  # a start that cannot be had is refused
     model.requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for placement in what.placements:
-        name = placement.shape.name
-        if placement.shape.kind == "experts":
-            module, _, matrix = name.rpartition(".")
-            experts = wrap(model, module)
-            assert isinstance(experts, LoraExperts)
-            experts.put(key, matrix, new_expert_update(placement, config, generator, device_of(experts.base)))
-            continue
-        layer = wrap(model, name)
-        assert isinstance(layer, LoraLayer)
-        begin = {"directions": (directions or {}).get(name), "original": (originals or {}).get(name)}
-        layer.adapters[key] = new_update(layer, placement, config, generator, **begin)
+    for placement, update in zip(what.placements, updates, strict=True):
+        _put(model, placement, key, update)
     for name in what.whole:
-        wrap(model, name, whole=True).adapters[key] = TrainedCopy(wrap(model, name, whole=True).base)
+        layer = wrap(model, name, whole=True)
+        layer.adapters[key] = TrainedCopy(layer.base)
     for name in what.biases:
         _train_bias(model, name, key)
     if tokens:
@@ -72,9 +67,43 @@ def inject(
     return tuple(name for name, layer in lora_layers(model).items() if layer.has(key))
 
 
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """What fresh updates are drawn from; see `inject`."""
+
+    config: LoraConfig
+    generator: torch.Generator
+    directions: Mapping[str, Tensor]
+    originals: Mapping[str, Tensor]
+
+    def update(self, model: nn.Module, placement: Placement) -> LowRank:
+        """The update for one layer of `model`, which stays as it is."""
+        name = placement.shape.name
+        if placement.shape.kind == "experts":
+            experts = model.get_submodule(name.rpartition(".")[0])
+            device = device_of(experts.base if isinstance(experts, LoraExperts) else experts)
+            return new_expert_update(placement, self.config, self.generator, device)
+        found = model.get_submodule(name)
+        layer = found if isinstance(found, Adapted) else _layer_around(found, name)
+        assert isinstance(layer, LoraLayer)
+        seen = {"directions": self.directions.get(name), "original": self.originals.get(name)}
+        return new_update(layer, placement, self.config, self.generator, **seen)
+
+
+def _put(model: nn.Module, placement: Placement, key: str, update: LowRank) -> None:
+    name = placement.shape.name
+    if placement.shape.kind == "experts":
+        module, _, matrix = name.rpartition(".")
+        experts = wrap(model, module)
+        assert isinstance(experts, LoraExperts)
+        experts.put(key, matrix, update)
+    else:
+        wrap(model, name).adapters[key] = update
+
+
 def _train_bias(model: nn.Module, name: str, key: str) -> None:
     found = model.get_submodule(name)
-    if isinstance(found, LoraLinear) or _wrapper(found) is LoraLinear:
+    if isinstance(found, LoraLinear) or (not isinstance(found, Adapted) and _wrapper(found) is LoraLinear):
         layer = wrap(model, name)
         layer.adapters[key] = BiasOnly(layer.base.bias, layer.in_features)  # type: ignore[arg-type]
     else:
@@ -82,16 +111,27 @@ def _train_bias(model: nn.Module, name: str, key: str) -> None:
         layer.adapters[key] = TrainedCopy(layer.base, ["bias"])
 
 
-def _train_tokens(model: nn.Module, tokens: Sequence[int], key: str) -> None:
-    embedding = model.get_input_embeddings()  # type: ignore[operator]
-    name = next(name for name, module in model.named_modules() if module is embedding)
-    layer = wrap(model, name)
-    assert isinstance(layer, LoraEmbedding)
-    if layer.has(key):
+def _check_tokens(model: nn.Module, what: Plan, tokens: Sequence[int]) -> None:
+    if not tokens:
+        return
+    name, embedding = _embedding(model)
+    if isinstance(embedding, AdaptedWhole) or name in what.whole:
+        raise AdapterError("An embedding is trained whole or at chosen tokens, not both")
+    if any(placement.shape.name == name for placement in what.placements):
         raise AdapterError("An embedding takes new tokens or a low-rank update, not both")
+
+
+def _train_tokens(model: nn.Module, tokens: Sequence[int], key: str) -> None:
+    layer = wrap(model, _embedding(model)[0])
+    assert isinstance(layer, LoraEmbedding)
     ids = torch.tensor(list(tokens), device=layer.weight.device)
     change = torch.zeros(len(tokens), layer.out_features, device=ids.device)
     layer.adapters[key] = TokenRows(ids, change, layer.in_features)
+
+
+def _embedding(model: nn.Module) -> tuple[str, nn.Module]:
+    embedding: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
+    return next(name for name, module in base_modules(model) if module is embedding), embedding
 
 
 def wrap(model: nn.Module, name: str, *, whole: bool = False) -> Adapted:
@@ -105,16 +145,21 @@ def wrap(model: nn.Module, name: str, *, whole: bool = False) -> Adapted:
         if isinstance(found, AdaptedWhole) != whole:
             raise AdapterError(f"{name} is trained whole by one adapter and in part by another")
         return found
-    kind = AdaptedWhole if whole else _wrapper(found)
-    if kind is None:
-        raise AdapterError(f"{name} is a {type(found).__name__}, which cannot carry a low-rank update")
-    tied_head = output_head(model) if kind is LoraEmbedding and _is_tied_end(model, found) else None
-    layer = kind(found)
+    layer = AdaptedWhole(found) if whole else _layer_around(found, name)
+    is_tied_end = isinstance(layer, LoraEmbedding) and _is_tied_end(model, found)
+    tied_head = output_head(model) if is_tied_end else None
     _replace(model, name, layer)
     if tied_head is not None and not isinstance(tied_head, Adapted) and isinstance(layer, LoraLayer):
         head = next(other for other, module in model.named_modules() if module is tied_head)
         _replace(model, head, LoraLinear(tied_head, tied=layer))
     return layer
+
+
+def _layer_around(module: nn.Module, name: str) -> Adapted:
+    kind = _wrapper(module)
+    if kind is None:
+        raise AdapterError(f"{name} is a {type(module).__name__}, which cannot carry a low-rank update")
+    return kind(module)
 
 
 def _wrapper(module: nn.Module) -> type[LoraLinear | LoraEmbedding | LoraConv | LoraExperts] | None:
@@ -157,7 +202,7 @@ def _share_whole_ends(model: nn.Module, key: str) -> None:
 
 def lora_layers(model: nn.Module) -> dict[str, Adapted]:
     """Every adapted layer of `model` by the name of the module that it stands for, in model order."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, Adapted)}
+    return {name: module for name, module in base_modules(model) if isinstance(module, Adapted)}
 
 
 def require(model: nn.Module, key: str) -> None:

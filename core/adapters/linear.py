@@ -108,7 +108,7 @@ class LoraLinear(LoraLayer):
         rows = self.stack
         assert rows is not None
         n = rows.a.shape[0]
-        if x.numel() // x.shape[-1] % n:
+        if x.shape[0] % n:  # whether the first dimension counts rows or, where there are but two, all their tokens
             raise unequal_rows(x, n)
         base: Tensor = self.base(x)
         grouped = x.reshape(n, -1, x.shape[-1])

@@ -37,7 +37,7 @@ class LowRank(nn.Module):
     def __init__(self, a: Tensor, b: Tensor, *, alpha: float, use_rslora: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
         self.rank, self.alpha, self.use_rslora, self.dropout = a.shape[-2], alpha, use_rslora, dropout
-        self.a, self.b = nn.Parameter(a), nn.Parameter(b)
+        self.a, self.b = nn.Parameter(a.contiguous()), nn.Parameter(b.contiguous())
         self.magnitude: nn.Parameter | None = None  # [out], DoRA's m
         self.bias: nn.Parameter | None = None  # [out], what stands in for the base's bias
 

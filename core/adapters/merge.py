@@ -16,16 +16,18 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoTokenizer
 
 from core.adapters.copies import AdaptedWhole
 from core.adapters.experts import LoraExperts, expert_matrices
 from core.adapters.inject import lora_layers, require
 from core.adapters.layer import Adapted, LoraLayer
-from core.adapters.peft_format import load_adapter
+from core.adapters.peft_format import load_adapter, read_adapter
 from core.config import QuantConfig
 from core.errors import AdapterError
 from core.models.load import load_model
 from core.models.quantize import QuantizedLinear
+from core.models.vocabulary import grow
 
 
 @dataclass(slots=True)
@@ -137,6 +139,10 @@ def export_merged(
         AdapterError, ModelError: the adapter or the base cannot be read, or do not fit each other.
     """
     loaded = load_model(model_folder, dtype=torch.float32 if fp32 else None, quant=quant)
+    tokenizer = loaded.tokenizer
+    if (adapter_folder / "tokenizer.json").is_file():  # it has new tokens
+        tokenizer = AutoTokenizer.from_pretrained(adapter_folder, local_files_only=True, trust_remote_code=False)
+    grow(loaded.model, read_adapter(adapter_folder).vocabulary)
     key = load_adapter(loaded.model, adapter_folder)
     layers = lora_layers(loaded.model)
     with merged(loaded.model, key) as report:
@@ -144,5 +150,5 @@ def export_merged(
             parent_name, _, child = name.rpartition(".")
             setattr(loaded.model.get_submodule(parent_name), child, layer.base)
         loaded.model.save_pretrained(output)
-        loaded.tokenizer.save_pretrained(output)
+        tokenizer.save_pretrained(output)
     return report

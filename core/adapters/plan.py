@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from core.adapters.copies import AdaptedWhole
+from core.adapters.layer import Adapted
+from core.checks import check_layers
 from core.config import LoraConfig
 from core.errors import ConfigError
 from core.models.fused import fused_parts
-from core.models.linears import find_layers, is_tied
+from core.models.linears import base_modules, find_layers, input_embedding, is_tied
 from core.models.shapes import LinearShape
 from core.models.targets import check_rank, match, names, parts, pattern_values
 
@@ -41,12 +44,16 @@ def plan(model: nn.Module, config: LoraConfig, *, bias_only: bool = False) -> Pl
         ConfigError: a target, pattern, layer, part or module names nothing, a rank is above a matrix, or two settings
             contradict each other.
     """
-    if bias_only:
-        return Plan(placements=(), whole=(), biases=_biases(model, ()))
     whole = _whole(model, config.modules_to_save)
+    if bias_only:
+        return Plan(placements=(), whole=whole, biases=_biases(model, whole))
     shapes = tuple(shape for shape in find_layers(model) if not _lies_in(shape.name, whole))
-    chosen = _untie(model, match(config.targets, shapes, config.layers), shapes, config)
-    _check_experts(chosen, config)
+    chosen = match(config.targets, shapes, config.layers)
+    tied, embedding = is_tied(model), input_embedding(model)
+    its_name = next((name for name, module in base_modules(model) if module is embedding), None)
+    check_layers(config, chosen, is_tied=tied, input_embedding=its_name)
+    if tied:
+        chosen = _untie(model, chosen, shapes)
     ranks = pattern_values(config.rank_pattern, config.rank, chosen, "lora.rank_pattern")
     alphas = pattern_values(config.alpha_pattern, config.alpha, chosen, "lora.alpha_pattern")
     for shape in chosen:
@@ -66,7 +73,7 @@ def plan(model: nn.Module, config: LoraConfig, *, bias_only: bool = False) -> Pl
 
 def _whole(model: nn.Module, wanted: Sequence[str]) -> tuple[str, ...]:
     """Full names of the modules that `wanted` names; the outermost where one lies in another."""
-    every = [name for name, module in model.named_modules() if name and next(module.parameters(), None) is not None]
+    every = [name for name, module in base_modules(model) if name and next(module.parameters(), None) is not None]
     for name in wanted:
         if not any(names(name, module) for module in every):
             known = dict.fromkeys(module.rpartition(".")[2] for module in every if not module[-1].isdecimal())
@@ -76,45 +83,31 @@ def _whole(model: nn.Module, wanted: Sequence[str]) -> tuple[str, ...]:
                 field="lora.modules_to_save",
             )
     found = [module for module in every if any(names(name, module) for name in wanted)]
-    return tuple(module for module in found if not _lies_in(module, set(found) - {module}))
+    outermost = tuple(module for module in found if not _lies_in(module, set(found) - {module}))
+    for name in outermost:
+        module = model.get_submodule(name)
+        if not isinstance(module, AdaptedWhole) and any(isinstance(inner, Adapted) for inner in module.modules()):
+            raise ConfigError(
+                f"{name} cannot be trained whole",
+                "another adapter adapts it in part",
+                "Take that adapter out first",
+                field="lora.modules_to_save",
+            )
+    return outermost
 
 
 def _lies_in(name: str, outer: Sequence[str] | set[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in outer)
 
 
-def _untie(
-    model: nn.Module, chosen: Sequence[LinearShape], shapes: Sequence[LinearShape], config: LoraConfig
-) -> tuple[LinearShape, ...]:
-    """`chosen`, where a tied head and its embedding are one layer, the embedding's; whichever of them was named."""
-    kinds = {shape.kind for shape in chosen}
-    if not kinds & {"head", "embedding"} or not is_tied(model):
+def _untie(model: nn.Module, chosen: Sequence[LinearShape], shapes: Sequence[LinearShape]) -> tuple[LinearShape, ...]:
+    """`chosen`, where the tied head and its embedding are one layer, the embedding's; whichever of them was named."""
+    if not {"head", "embedding"} & {shape.kind for shape in chosen}:
         return tuple(chosen)
-    if config.use_dora:
-        raise ConfigError(
-            "DoRA cannot adapt an embedding that is tied to the output head",
-            "its magnitudes would stand for columns on one side and for rows on the other",
-            "Leave the embedding and the head out of the targets",
-            field="lora.use_dora",
-        )
-    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    embedding = input_embedding(model)
     ends = [shape for shape in shapes if model.get_submodule(shape.name) is embedding]
     others = [shape for shape in chosen if shape.kind != "head" and shape not in ends]
     return (*ends, *others)
-
-
-def _check_experts(chosen: Sequence[LinearShape], config: LoraConfig) -> None:
-    """Refuse what makes no sense, or has no place in PEFT's format, for the experts of a mixture."""
-    found = next((shape.name for shape in chosen if shape.kind == "experts"), None)
-    unfit = {
-        "lora.use_dora": config.use_dora,
-        "lora.dropout": bool(config.dropout),
-        "lora.init": config.init not in ("kaiming", "gaussian"),
-    }
-    for field, is_set in unfit.items():
-        if found is not None and is_set:
-            setting = field.partition(".")[2].replace("use_", "")
-            raise ConfigError(f"{found} holds experts, which cannot be adapted with this {setting}", field=field)
 
 
 def _parts(model: nn.Module, shape: LinearShape, config: LoraConfig) -> tuple[Tensor, ...]:
@@ -131,12 +124,6 @@ def _parts(model: nn.Module, shape: LinearShape, config: LoraConfig) -> tuple[Te
                 f"Choose from {', '.join(f'{leaf}:{name}' for name in known)}" if known else f"Adapt {leaf} as a whole",
                 field="lora.targets",
             )
-    if config.init not in ("kaiming", "gaussian", "orthogonal"):
-        raise ConfigError(
-            f"The start {config.init} needs whole matrices, and {shape.name} is adapted in part",
-            hint="Choose another start, or adapt it as a whole",
-            field="lora.init",
-        )
     return tuple(known[part] for part in wanted)
 
 
@@ -146,7 +133,7 @@ def _biases(model: nn.Module, taken: set[str] | Sequence[str]) -> tuple[str, ...
     Raises:
         ConfigError: the model has no biases.
     """
-    owners = [name for name, module in model.named_modules() if getattr(module, "bias", None) is not None]
+    owners = [name for name, module in base_modules(model) if getattr(module, "bias", None) is not None]
     if not owners:
         kind = getattr(model.config, "model_type", "this")
         raise ConfigError(

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from core.data.records import Conversation, Message, Passage, Record
+from core.data.records import Conversation, Labeled, Message, Passage, Record
 from core.errors import DataError
 
 IGNORE = -100
@@ -26,6 +26,21 @@ PLAIN_TEMPLATE = (
     "{% else %}{{ '### Assistant:\n' + message['content'] + eos_token + '\n\n' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '### Assistant:\n' }}{% endif %}"
 )
+
+
+class Tokens(Protocol):
+    """What batching, splitting and counting need to know of a row, whatever its task."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """What is fed to the model."""
+
+    @property
+    def trained(self) -> int:
+        """How many answers the row asks for; the loss is a mean over them."""
+
+
+AnyRow = TypeVar("AnyRow", bound=Tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +57,10 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
+class Encoding(Generic[AnyRow]):
     """All usable rows, and what was lost on the way to them."""
 
-    rows: list[Row]
+    rows: list[AnyRow]
     truncated: int
     without_labels: int
 
@@ -65,7 +80,24 @@ def render(tokenizer: Any, messages: Iterable[Message], *, opening: bool) -> str
     return text
 
 
-def encode(tokenizer: Any, records: Iterable[Record], max_tokens: int) -> Encoding:
+def require_unlabeled(records: Iterable[Record]) -> tuple[Conversation | Passage, ...]:
+    """`records`, each of which is text that can be gone on with.
+
+    Raises:
+        DataError: a record has a label in place of an answer.
+    """
+    found = []
+    for record in records:
+        if isinstance(record, Labeled):
+            raise DataError(
+                f"Row {record.source_row} has a label, {record.label!r}, and no answer",
+                hint="Choose the task classification, or a dataset with prompts and completions",
+            )
+        found.append(record)
+    return tuple(found)
+
+
+def encode(tokenizer: Any, records: Iterable[Conversation | Passage], max_tokens: int) -> Encoding[Row]:
     """Rows of at most `max_tokens` tokens; rows that keep no label are left out and counted.
 
     Raises:

@@ -4,10 +4,11 @@
     ShareGPT               conversations: a list of {from, value}, optional system
     Alpaca                 instruction, optional input and system, output
     prompt and completion  prompt (or question, query, input), completion (or response, answer, output), optional system
+    text and label         text (or sentence, review, …) or two of them (premise and hypothesis, …), label (or class, …)
     text                   text, every token of which is trained
 
 A file has one format, the first of these that the columns of its first rows allow. Column names are compared without
-regard to case. Text is never changed: no stripping, no normalization.
+regard to case. Text is never changed: no stripping, no normalization. White space around a label is dropped.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, TypeAlias, cast
 import orjson
 
 from core.data.documents import CHAT_COLUMNS
-from core.data.records import Conversation, Message, Passage, Record, Role
+from core.data.records import Conversation, Labeled, Message, Passage, Record, Role
 from core.data.rows import BadRow, Row, kind_of
 from core.errors import DataError
 
@@ -35,7 +36,19 @@ _ROLES = {
     "assistant": "assistant", "gpt": "assistant", "bot": "assistant", "model": "assistant", "chatgpt": "assistant",
     "ai": "assistant",
 }  # fmt: skip
-_EXPECTED = "Name them prompt and completion, instruction and output, messages, conversations, or text"
+_PAIRS = (
+    ("text", "text_pair"), ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"),
+    ("text1", "text2"), ("text_a", "text_b"), ("question", "sentence"), ("question", "passage"),
+)  # fmt: skip
+_TEXTS = (
+    "text", "sentence", "review", "content", "comment", "tweet", "message", "body", "headline", "title", "question",
+)  # fmt: skip
+_LABELS = (
+    "label_text", "label_name", "label", "labels", "class", "category", "sentiment", "emotion", "intent", "topic",
+)  # fmt: skip
+_EXPECTED = (
+    "Name them prompt and completion, instruction and output, messages, conversations, text and label, or text alone"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +76,9 @@ def detect(rows: Sequence[Row], name: str) -> RowFormat:
     prompt = next((column for column in _PROMPTS if column in known), None)
     if answer and prompt:
         return _pair_format(prompt, answer)
+    label = next((column for column in _LABELS if column in known), None)
+    if label and not answer and (texts := _text_columns(known)):
+        return _labeled_format(texts, label)
     if "text" in known:
         return RowFormat(name="text", convert=_passage)
     shown = ", ".join(found[:20]) + (" …" if len(found) > 20 else "")
@@ -115,6 +131,33 @@ def _pair_format(prompt: str, answer: str) -> RowFormat:
     return RowFormat(name="prompt and completion", convert=convert)
 
 
+def _text_columns(known: set[str]) -> tuple[str, ...]:
+    """The columns of the texts that are to be classified: two, one, or none at all."""
+    pair = next((pair for pair in _PAIRS if known.issuperset(pair)), None)
+    return pair or tuple(column for column in _TEXTS if column in known)[:1]
+
+
+def _labeled_format(texts: tuple[str, ...], label: str) -> RowFormat:
+    def convert(columns: Columns, number: int) -> Record:
+        first, *second = (_filled(columns, column) for column in texts)
+        name = _class_name(columns, label)
+        return Labeled(text=first, text_pair=second[0] if second else None, label=name, source_row=number)
+
+    return RowFormat(name="text and label", convert=convert)
+
+
+def _class_name(columns: Columns, column: str) -> str:
+    """The name of a class, which may be written as a number (also 1.0, as columns with gaps hold it) or as true."""
+    value = columns.get(column)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    if isinstance(value, str) and not value.strip():
+        raise BadRow(f"has an empty {column}", f"Write the {column} or remove the row")
+    return _text(columns, column).strip()
+
+
 def _exchange(columns: Columns, prompt: str, prompt_column: str, answer_column: str, number: int) -> Record:
     """A conversation of one question and one answer."""
     answer = _text(columns, answer_column)
@@ -126,10 +169,7 @@ def _exchange(columns: Columns, prompt: str, prompt_column: str, answer_column: 
 
 
 def _passage(columns: Columns, number: int) -> Record:
-    text = _text(columns, "text")
-    if not text.strip():
-        raise BadRow("has an empty text", "Write the text or remove the row")
-    return Passage(text=text, source_row=number)
+    return Passage(text=_filled(columns, "text"), source_row=number)
 
 
 def _system(columns: Columns) -> tuple[Message, ...]:
@@ -137,6 +177,14 @@ def _system(columns: Columns) -> tuple[Message, ...]:
     if columns.get("system") in (None, ""):
         return ()
     return (Message(role="system", content=_text(columns, "system")),)
+
+
+def _filled(columns: Columns, column: str) -> str:
+    """The text of a column, which must say something."""
+    text = _text(columns, column)
+    if not text.strip():
+        raise BadRow(f"has an empty {column}", f"Write the {column} or remove the row")
+    return text
 
 
 def _text(columns: Columns, column: str) -> str:

@@ -1,7 +1,8 @@
-"""What every dataset becomes, whatever its file looked like: conversations, or passages of plain text.
+"""What every dataset becomes, whatever its file looked like: conversations, passages of plain text, or labeled texts.
 
-`records.jsonl` keeps them, one JSON object a line: `{"row": 7, "messages": [{"role": …, "content": …}, …]}` or
-`{"row": 7, "text": …}`. `row` is where the record stood in the file that the person gave us.
+`records.jsonl` keeps them, one JSON object a line: `{"row": 7, "messages": [{"role": …, "content": …}, …]}`,
+`{"row": 7, "text": …}` or `{"row": 7, "text": …, "label": …}`, with a `text_pair` where there are two texts. `row` is
+where the record stood in the file that the person gave us.
 """
 
 from __future__ import annotations
@@ -40,7 +41,17 @@ class Passage:
     source_row: int
 
 
-Record: TypeAlias = Conversation | Passage
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labeled:
+    """A text, or a pair of texts, and the name of the class that it belongs to; `source_row` as in `Conversation`."""
+
+    text: str
+    text_pair: str | None = None
+    label: str
+    source_row: int
+
+
+Record: TypeAlias = Conversation | Passage | Labeled
 
 
 def write_records(records: Iterable[Record], path: Path) -> None:
@@ -57,6 +68,9 @@ def read_records(path: Path) -> list[Record]:
 
 
 def _to_plain(record: Record) -> dict[str, Any]:
+    if isinstance(record, Labeled):
+        pair = {} if record.text_pair is None else {"text_pair": record.text_pair}
+        return {"row": record.source_row, "text": record.text, **pair, "label": record.label}
     if isinstance(record, Passage):
         return {"row": record.source_row, "text": record.text}
     messages = [{"role": message.role, "content": message.content} for message in record.messages]
@@ -64,6 +78,9 @@ def _to_plain(record: Record) -> dict[str, Any]:
 
 
 def _from_plain(values: dict[str, Any]) -> Record:
+    if "label" in values:
+        pair = values.get("text_pair")
+        return Labeled(text=values["text"], text_pair=pair, label=values["label"], source_row=values["row"])
     if "text" in values:
         return Passage(text=values["text"], source_row=values["row"])
     messages = tuple(Message(role=turn["role"], content=turn["content"]) for turn in values["messages"])

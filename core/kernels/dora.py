@@ -77,25 +77,24 @@ def dora_gain(magnitude: Tensor, norm: Tensor) -> Tensor:
 
 class _DoraLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, gain: Tensor, scale: float, base: nn.Module) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])  # [T, in]
+    def forward(ctx: Any, rows: Tensor, a: Tensor, b: Tensor, gain: Tensor, scale: float, base: nn.Module) -> Tensor:
         own: Any = base.bias
-        bias = None if own is None else own.to(x.dtype)
-        plain = nn.functional.linear(rows, frozen_weight(base, x.dtype), bias)  # [T, out]
-        thin = rows @ a.to(x.dtype).t()  # [T, r]
-        plain.addmm_(thin, b.to(x.dtype).t(), alpha=scale)
+        bias = None if own is None else own.to(rows.dtype)
+        plain = nn.functional.linear(rows, frozen_weight(base, rows.dtype), bias)  # [T, out]
+        thin = rows @ a.to(rows.dtype).t()  # [T, r]
+        plain.addmm_(thin, b.to(rows.dtype).t(), alpha=scale)
         z = plain if bias is None else plain - bias
-        y = torch.addcmul(plain, z, (gain - 1).to(x.dtype))
+        y = torch.addcmul(plain, z, (gain - 1).to(rows.dtype))
         _, wants_a, wants_b, wants_gain, *_ = ctx.needs_input_grad
         kept = rows if wants_a else None, thin if wants_b else None, z if wants_gain else None
         ctx.save_for_backward(*kept, a, b, gain)
-        ctx.scale, ctx.base, ctx.shape = scale, base, x.shape
-        return y.view(*x.shape[:-1], -1)
+        ctx.scale, ctx.base = scale, base
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows, thin, z, a, b, gain = ctx.saved_tensors
-        dy = grads[0].reshape(-1, grads[0].shape[-1])  # [T, out]
+        dy = grads[0]  # [T, out]
         gained = gain[:, None] * b  # g ⊙ B, [out, r]
         dthin = (dy @ gained.to(dy.dtype)).mul_(ctx.scale)  # [T, r]
         da = None if rows is None else (dthin.t() @ rows).to(a.dtype)
@@ -105,7 +104,7 @@ class _DoraLinear(torch.autograd.Function):
             return None, da, db, dgain, None, None
         dx = torch.addcmul(dy, dy, (gain - 1).to(dy.dtype)) @ frozen_weight(ctx.base, dy.dtype)
         dx.addmm_(dthin, a.to(dy.dtype))
-        return dx.view(ctx.shape), da, db, dgain, None, None
+        return dx, da, db, dgain, None, None
 
 
 def dora_linear(x: Tensor, base: nn.Module, a: Tensor, b: Tensor, scale: float, gain: Tensor) -> Tensor:
@@ -121,8 +120,9 @@ def dora_linear(x: Tensor, base: nn.Module, a: Tensor, b: Tensor, scale: float, 
     Returns:
         `[..., out]` in x's dtype.
     """
-    result: Tensor = _DoraLinear.apply(x, a, b, gain, scale, base)  # type: ignore[no-untyped-call]
-    return result
+    rows = x.reshape(-1, x.shape[-1])
+    result: Tensor = _DoraLinear.apply(rows, a, b, gain, scale, base)  # type: ignore[no-untyped-call]
+    return result.view(*x.shape[:-1], -1)  # as in `lora_linear`
 
 
 def _widened(weight: Tensor) -> Iterator[Tensor]:

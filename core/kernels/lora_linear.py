@@ -28,21 +28,20 @@ from core.models.quantize import frozen_weight
 
 class _LoraLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, scale: float, base: nn.Module) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])  # [T, in]
-        a_low, b_low = a.to(x.dtype), b.to(x.dtype)
+    def forward(ctx: Any, rows: Tensor, a: Tensor, b: Tensor, scale: float, base: nn.Module) -> Tensor:
+        a_low, b_low = a.to(rows.dtype), b.to(rows.dtype)
         bias: Any = base.bias
-        y = torch.nn.functional.linear(rows, frozen_weight(base, x.dtype), bias)
+        y = torch.nn.functional.linear(rows, frozen_weight(base, rows.dtype), bias)  # [T, out]
         thin = rows @ a_low.t()  # [T, r]
         y.addmm_(thin, b_low.t(), alpha=scale)
         ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, thin, a, b)
-        ctx.scale, ctx.base, ctx.shape = scale, base, x.shape
-        return y.view(*x.shape[:-1], -1)
+        ctx.scale, ctx.base = scale, base
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None, None]:
         rows, thin, a, b = ctx.saved_tensors
-        dy = grads[0].reshape(-1, grads[0].shape[-1])  # [T, out]
+        dy = grads[0]  # [T, out]
         db = (dy.t() @ thin).to(b.dtype).mul_(ctx.scale)
         dthin = (dy @ b.to(dy.dtype)).mul_(ctx.scale)  # [T, r]
         da = None if rows is None else (dthin.t() @ rows).to(a.dtype)
@@ -50,7 +49,7 @@ class _LoraLinear(torch.autograd.Function):
             return None, da, db, None, None
         dx = dy @ frozen_weight(ctx.base, dy.dtype)
         dx.addmm_(dthin, a.to(dy.dtype))
-        return dx.view(ctx.shape), da, db, None, None
+        return dx, da, db, None, None
 
 
 def lora_linear(x: Tensor, base: nn.Module, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -65,5 +64,6 @@ def lora_linear(x: Tensor, base: nn.Module, a: Tensor, b: Tensor, scale: float) 
     Returns:
         `[..., out]` in x's dtype.
     """
-    result: Tensor = _LoraLinear.apply(x, a, b, scale, base)  # type: ignore[no-untyped-call]
-    return result
+    rows = x.reshape(-1, x.shape[-1])
+    result: Tensor = _LoraLinear.apply(rows, a, b, scale, base)  # type: ignore[no-untyped-call]
+    return result.view(*x.shape[:-1], -1)  # not inside, where a model that adds to it in place would be refused

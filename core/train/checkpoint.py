@@ -1,9 +1,10 @@
-"""Where a run can go on after a stop: adapter and optimizer state after a step, on disk.
+"""Where a run can go on after a stop: what it trains and the optimizer's state after a step, on disk.
 
 A checkpoint is a folder `step-00000012`, whole or absent: it is written under another name, flushed to the disk,
 and renamed. Its state file holds the tensor file's SHA-256, so that damage that came later is noticed, and the one
 before is kept to fall back on. The rest of a run's state (schedule, order of rows, dropout) is a function of the seed
-and the step's number. No pickle is written or read.
+and the step's number. The dtype that the run began to compute in lies beside the checkpoints: on another day the
+measurement that chose it could come out otherwise. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from core.models.precision import Precision
+
+PRECISION_FILE = "precision.json"
 STATE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 KEPT = 2
+
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class _Damaged(Exception):
@@ -129,3 +136,29 @@ def _place(
         }
         if state:
             optimizer.state[parameter] = {"step": torch.tensor(float(step), device=parameter.device), **state}
+
+
+def keep_precision(run_folder: Path, choose: Callable[[], Precision]) -> Precision:
+    """The precision that the run in `run_folder` computes in: the one that it began with, else what `choose` answers,
+    which is put on record.
+    """
+    path = run_folder / PRECISION_FILE
+    kept = _read_precision(path)
+    if kept is not None:
+        return kept
+    chosen = choose()
+    values = {"dtype": str(chosen.dtype).removeprefix("torch."), "reason": chosen.reason}
+    run_folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(values), encoding="utf-8")
+    os.replace(temporary, path)
+    return chosen
+
+
+def _read_precision(path: Path) -> Precision | None:
+    """What is on record; None where nothing is, or nothing that can be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Precision(dtype=_DTYPES[values["dtype"]], reason=str(values["reason"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

@@ -1,8 +1,9 @@
-"""The training loop: a generator of events that knows nothing of files' places, processes or pages.
+"""The training loop: a generator of events that knows nothing of methods, tasks, files' places, processes or pages.
 
-Each optimizer step takes the next `batch_size` rows in packed micro-batches, clips the gradient's norm and applies
-AdamW. Only the adapter's parameters have gradients. The base stays in evaluation mode, so its own dropout, if it
-has any, is off; the adapter's dropout is seeded by the step's number, so that a resumed run draws the same masks.
+Each optimizer step takes the next `batch_size` rows in micro-batches, clips the gradient's norm and applies AdamW to
+the parameters of `Trainables`, which alone have gradients; the schedule's rate is multiplied by each one's factor. The
+model stays in evaluation mode, so its own dropout, if it has any, is off, whatever is trained; the adapter's dropout is
+seeded by the step's number, so that a resumed run draws the same masks.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from core.adapters.inject import lora_layers
 from core.config import RunConfig
-from core.data.batching import micro_batches, pack, rows_of_step, steps_per_epoch
-from core.data.encoding import Row
+from core.data.batching import rows_of_step, steps_per_epoch
+from core.data.encoding import Tokens
 from core.errors import RunError
 from core.events import EvalDone, Event, Note, Saved, StepDone
 from core.models.load import LoadedModel
 from core.train.checkpoint import restore, save_checkpoint
-from core.train.memory import device_bytes, rss_bytes
-from core.train.objective import summed_loss
-from core.train.schedule import evaluation_steps, learning_rate, suggested_rate
+from core.train.memory import device_bytes, folder_bytes, rss_bytes
+from core.train.methods import Trainables
+from core.train.objective import Objective, Outcome
+from core.train.schedule import evaluation_steps, learning_rate
 
 Stop = Callable[[], str | None]
 
@@ -35,14 +36,23 @@ class Interrupted(Exception):
     """Somebody asked to stop while a step or an evaluation was under way; what it had done so far is dropped."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is trained, on what: a model, the part of it that learns, and how rows are put before it."""
+
+    loaded: LoadedModel
+    trainables: Trainables
+    objective: Objective
+
+
 @dataclass(slots=True)
 class Loop:
     """One run's training state. `steps_done` and the totals hold between steps; `run` carries the run on from there."""
 
-    loaded: LoadedModel
+    subject: Subject
     config: RunConfig
-    train_rows: Sequence[Row]
-    eval_rows: Sequence[Row]
+    train_rows: Sequence[Tokens]
+    eval_rows: Sequence[Tokens]
     checkpoints: Path
     stop: Stop
     steps: int = field(init=False)
@@ -60,12 +70,23 @@ class Loop:
     def __post_init__(self) -> None:
         optim, per_epoch = self.config.optim, steps_per_epoch(len(self.train_rows), self.config.optim.batch_size)
         self.steps = optim.steps or max(1, math.ceil(optim.epochs * per_epoch))
-        width = getattr(self.loaded.model.config, "hidden_size", None)
-        self.peak_rate = optim.learning_rate or suggested_rate(width)
-        self.parameters = {n: p for n, p in self.loaded.model.named_parameters() if p.requires_grad}
+        trainables = self.subject.trainables
+        self.peak_rate = optim.learning_rate or trainables.suggested_rate
+        self.parameters = trainables.parameters
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.parameters.items():
+            groups.setdefault(trainables.rate_factors.get(name, 1.0), []).append(parameter)
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=self.peak_rate, weight_decay=optim.weight_decay, fused=True
+            [{"params": parameters, "factor": factor} for factor, parameters in groups.items()],
+            lr=self.peak_rate,
+            weight_decay=optim.weight_decay,
+            fused=True,
         )
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model that is trained."""
+        return self.subject.loaded
 
     def resume(self) -> Iterator[Event]:
         """Go back to the newest checkpoint, if there is one."""
@@ -107,7 +128,7 @@ class Loop:
         names = ("tokens", "seconds", "first_loss", "last_loss", "base_eval_loss", "eval_loss")
         totals = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         path = save_checkpoint(self.checkpoints, self.steps_done, self.parameters, self.optimizer, totals)
-        return Saved(step=self.steps_done, path=path.name)
+        return Saved(step=self.steps_done, path=path.name, bytes=folder_bytes(path))
 
     def _step(self) -> StepDone:
         begin = time.monotonic()
@@ -119,7 +140,8 @@ class Loop:
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), config.optim.clip_norm))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise _diverged(self.steps_done + 1, f"its loss is {loss} and its gradient's norm {norm}")
-        self.optimizer.param_groups[0]["lr"] = rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps_done += 1
@@ -140,18 +162,14 @@ class Loop:
             device_bytes=device_bytes(self.loaded.device),
         )
 
-    def _gradients(self, rows: Sequence[Row]) -> float:
-        """Add up the gradients of the mean loss over the labeled tokens of `rows`; returns that loss."""
-        model = self.loaded.model
-        labeled = sum(row.trained for row in rows)
+    def _gradients(self, rows: Sequence[Tokens]) -> float:
+        """Add up the gradients of the mean loss over the labels of `rows`; returns that loss."""
+        labels = sum(row.trained for row in rows)
         total = torch.zeros((), device=self.loaded.device)
-        for layer in lora_layers(model).values():
-            layer.train()
-        for group in micro_batches(rows, self.config.optim.micro_tokens):
-            if self.stop():
-                self.optimizer.zero_grad()
-                raise Interrupted
-            loss = summed_loss(model, pack(group, self.loaded.device)) / labeled
+        for module in self.subject.trainables.dropping:
+            module.training = True  # it alone: `train()` would reach the base's modules inside it
+        for outcome in self._outcomes(rows):
+            loss = outcome.loss / labels
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return float(total)
@@ -160,18 +178,35 @@ class Loop:
         if not self.eval_rows:
             return
         self.loaded.model.eval()
-        total = 0.0
+        total, correct = 0.0, None
         with torch.no_grad():
-            for group in micro_batches(self.eval_rows, self.config.optim.micro_tokens):
-                if self.stop():
-                    raise Interrupted
-                total += float(summed_loss(self.loaded.model, pack(group, self.loaded.device)))
+            for outcome in self._outcomes(self.eval_rows):
+                total += float(outcome.loss)
+                if outcome.correct is not None:
+                    correct = (correct or 0) + int(outcome.correct)
         if not math.isfinite(total):
             raise _diverged(self.steps_done, f"its evaluation loss is {total}")
-        self.eval_loss = total / sum(row.trained for row in self.eval_rows)
+        labels = sum(row.trained for row in self.eval_rows)
+        self.eval_loss = total / labels
         if self.steps_done == 0:
             self.base_eval_loss = self.eval_loss
-        yield EvalDone(step=self.steps_done, loss=self.eval_loss)
+        accuracy = None if correct is None else correct / labels
+        yield EvalDone(step=self.steps_done, loss=self.eval_loss, accuracy=accuracy)
+
+    def _outcomes(self, rows: Sequence[Tokens]) -> Iterator[Outcome]:
+        """What the model makes of `rows`, one micro-batch after the other.
+
+        Raises:
+            Interrupted: somebody asked to stop; no gradient is left behind.
+        """
+        objective, autocast = self.subject.objective, self.subject.trainables.autocast
+        for group in objective.groups(rows, self.config.optim.micro_tokens):
+            if self.stop():
+                self.optimizer.zero_grad()
+                raise Interrupted
+            with torch.autocast(self.loaded.device.type, dtype=autocast, enabled=autocast is not None):
+                outcome = objective.outcome(group)
+            yield outcome
 
 
 def _diverged(step: int, figures: str) -> RunError:

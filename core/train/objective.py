@@ -1,37 +1,153 @@
-"""What is minimized: the cross-entropy of the labeled tokens of a packed batch."""
+"""What is minimized: cross-entropy, summed over what a row asks for.
+
+A causal language model's rows are laid out packed or padded. Both are exact (`core.train.trial` makes sure of it) and
+give the same sum. Packed rows waste nothing; padded ones go through the model's own attention, which every
+architecture has: filling comes after a row's last token, and in a causal model nothing reaches back. A classifier's
+rows are padded.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from core.data.batching import Batch
+from core.data.batching import (
+    Batch,
+    ClassBatch,
+    PaddedBatch,
+    micro_batches,
+    pack,
+    pad,
+    pad_classes,
+    padded_micro_batches,
+)
+from core.data.encoding import Row
+from core.data.labeling import ClassRow
 from core.kernels.cross_entropy import frozen_head_cross_entropy, plain_cross_entropy
-from core.models.load import head_weight
+from core.models.load import LoadedModel, head_weight
 
 
-def inputs_of(batch: Batch) -> dict[str, Any]:
-    """What the model's forward is called with."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the model made of some rows: the loss in nats, summed over all that they ask for, a scalar in fp32; and, of
+    a classifier, how many rows it named right, a scalar.
+    """
+
+    loss: Tensor
+    correct: Tensor | None = None
+
+
+class Objective(Protocol):
+    """How rows are put before one model, and what is minimized. The rows are those that the task encodes."""
+
+    def groups(self, rows: Sequence[Any], micro_tokens: int) -> Iterator[Sequence[Any]]:
+        """`rows`, in any order, in groups that the model takes at once: of `micro_tokens` tokens, or of one row."""
+
+    def outcome(self, rows: Sequence[Any]) -> Outcome:
+        """What the model makes of one group, under autograd."""
+
+
+class PackedRows:
+    """A causal model that attends with `packed_attention`."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._model, self._device = loaded.model, loaded.device
+
+    def groups(self, rows: Sequence[Row], micro_tokens: int) -> Iterator[Sequence[Row]]:
+        return micro_batches(rows, micro_tokens)
+
+    def outcome(self, rows: Sequence[Row]) -> Outcome:
+        return Outcome(loss=summed_loss(self._model, pack(rows, self._device)))
+
+
+class PaddedRows:
+    """A causal model with an attention of its own."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._model, self._device = loaded.model, loaded.device
+
+    def groups(self, rows: Sequence[Row], micro_tokens: int) -> Iterator[Sequence[Row]]:
+        return padded_micro_batches(rows, micro_tokens)
+
+    def outcome(self, rows: Sequence[Row]) -> Outcome:
+        return Outcome(loss=summed_loss(self._model, pad(rows, self._device)))
+
+
+class ClassifiedRows:
+    """A classifier; its padding token is the one that `core.models.load` made sure of."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._model, self._device = loaded.model, loaded.device
+        self._padding: int = loaded.model.config.get_text_config().pad_token_id
+
+    def groups(self, rows: Sequence[ClassRow], micro_tokens: int) -> Iterator[Sequence[ClassRow]]:
+        return padded_micro_batches(rows, micro_tokens)
+
+    def outcome(self, rows: Sequence[ClassRow]) -> Outcome:
+        batch = pad_classes(rows, self._device, self._padding)
+        logits = class_logits(self._model, batch)
+        correct = (logits.detach().argmax(dim=-1) == batch.labels).sum()
+        return Outcome(loss=plain_cross_entropy(logits, batch.labels), correct=correct)
+
+
+def summed_loss(model: Any, batch: Batch | PaddedBatch) -> Tensor:
+    """The batch's loss in nats, summed over its labeled tokens: a scalar in fp32.
+
+    For a packed batch `model` attends with `packed_attention`. Logits are formed at labeled positions alone, and in
+    chunks where the head is plain and frozen.
+    """
+    head = head_weight(model)
+    if head is None:
+        return plain_cross_entropy(labeled_logits(model, batch), batch.labels)
+    hidden = labeled_hidden(model, batch)
+    return frozen_head_cross_entropy(hidden, head, batch.labels)
+
+
+def labeled_hidden(model: Any, batch: Batch | PaddedBatch) -> Tensor:
+    """`[labeled, d]`, the last hidden states of the labeled positions."""
+    hidden: Tensor = model.base_model(**_inputs(model.base_model, batch)).last_hidden_state
+    return hidden[batch.labeled]
+
+
+def labeled_logits(model: Any, batch: Batch | PaddedBatch) -> Tensor:
+    """`[labeled, vocab]` through the model's own head; other positions' are left out as far as the model allows."""
+    inputs = _inputs(model, batch)
+    kept = batch.labeled.any(dim=0).nonzero()[:, 0]  # columns with a label in some row
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        inputs["logits_to_keep"] = kept
+        labeled = batch.labeled[:, kept]
+    else:
+        labeled = batch.labeled
+    logits: Tensor = model(**inputs).logits
+    return logits[0] if labeled.shape[0] == 1 and labeled.all() else logits[labeled]
+
+
+def class_logits(model: Any, batch: ClassBatch) -> Tensor:
+    """`[rows, classes]`."""
+    inputs = {"input_ids": batch.tokens, "attention_mask": batch.mask, "use_cache": False}
+    if batch.types is not None:
+        inputs["token_type_ids"] = batch.types
+    logits: Tensor = model(**_taken(model, inputs)).logits
+    return logits
+
+
+def _inputs(module: Any, batch: Batch | PaddedBatch) -> dict[str, Any]:
+    """What the forward of `module` is called with."""
+    if isinstance(batch, PaddedBatch):
+        return _taken(module, {"input_ids": batch.tokens, "attention_mask": batch.mask, "use_cache": False})
     return {
         "input_ids": batch.tokens,
         "position_ids": batch.positions,
-        "cu_seq_lens_q": batch.bounds,
+        "cu_seq_lens_q": batch.bounds,  # reaches `packed_attention` through the model's own keywords
         "use_cache": False,
     }
 
 
-def summed_loss(model: Any, batch: Batch) -> Tensor:
-    """The batch's loss in nats, summed over its labeled tokens: a scalar in fp32.
-
-    `model` attends with `packed_attention`. Logits are formed at labeled positions alone, and in chunks where the
-    head is plain and frozen.
-    """
-    inputs = inputs_of(batch)
-    head = head_weight(model)
-    if head is None:
-        kept = batch.labeled[0].nonzero()[:, 0]
-        logits = model(**inputs, logits_to_keep=kept).logits
-        return plain_cross_entropy(logits[0], batch.labels)
-    hidden = model.base_model(**inputs).last_hidden_state
-    return frozen_head_cross_entropy(hidden[batch.labeled], head, batch.labels)
+def _taken(module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Those of `inputs` that the forward of `module` has a name for."""
+    known = inspect.signature(module.forward).parameters
+    return {name: value for name, value in inputs.items() if name in known}

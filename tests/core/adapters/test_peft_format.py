@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from core.adapters.inject import activate, lora_layers
+from core.adapters.inject import activate, inject, lora_layers
 from core.adapters.peft_format import CONFIG_FILE, WEIGHTS_FILE, fingerprint, load_adapter, read_adapter, save_adapter
+from core.config import LoraConfig
 from core.errors import AdapterError
 from core.models.load import LoadedModel, load_model
-from tests.core.tiny import LINEARS, adapt, bits, plain_logits, random_rows, tiny_llama
+from tests.core.adapters.peft_pairs import gpt2, ours, saved_by_us, says, settings_in
+from tests.core.adapters.peft_pairs import loaded_by_us as loaded_by_us_too
+from tests.core.tiny import LINEARS, adapt, bits, plain_logits, random_rows
 
 TOKENS = random_rows([25])[0].tokens
 PREFIX = "base_model.model."
@@ -169,150 +172,6 @@ def test_the_same_weights_with_another_alpha_are_another_adapter(
     assert not torch.equal(plain_logits(plain.model, TOKENS), one)
 
 
-# ---- what does not fit is refused, as a whole
-
-
-def edit_settings(**changes: Any) -> Callable[[Path], None]:
-    def edit(folder: Path) -> None:
-        settings = json.loads((folder / CONFIG_FILE).read_text()) | changes
-        (folder / CONFIG_FILE).write_text(json.dumps(settings))
-
-    return edit
-
-
-def edit_tensors(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
-    def edit(folder: Path) -> None:
-        tensors = load_file(folder / WEIGHTS_FILE)
-        change(tensors)
-        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-
-    return edit
-
-
-def truncate(folder: Path) -> None:
-    content = (folder / WEIGHTS_FILE).read_bytes()
-    (folder / WEIGHTS_FILE).write_bytes(content[: len(content) // 2])
-
-
-Q0 = f"{PREFIX}model.layers.0.self_attn.q_proj.lora_"
-A, B = f"{Q0}A.weight", f"{Q0}B.weight"
-
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a half is missing": (edit_tensors(lambda t: t.pop(B)), "q_proj has lora_A only"),
-    "the other half is missing": (edit_tensors(lambda t: t.pop(A)), "q_proj has lora_B only"),
-    "a module that the config names is missing": (
-        edit_tensors(lambda t: (t.pop(A), t.pop(B))),
-        "no tensors for model.layers.0.self_attn.q_proj",
-    ),
-    "a surplus module": (
-        edit_tensors(lambda t: t.update({key.replace("q_proj", "r_proj"): t[key] + 0 for key in (A, B)})),
-        "no linear layer model.layers.0.self_attn.r_proj",
-    ),
-    "a layer too many": (
-        edit_tensors(lambda t: t.update({key.replace("layers.0", "layers.2"): t[key] + 0 for key in (A, B)})),
-        "another base model",
-    ),
-    "a tensor that is no half": (
-        edit_tensors(lambda t: t.update({f"{Q0}magnitude_vector": torch.ones(4)})),
-        "not part of a plain LoRA adapter",
-    ),
-    "a tensor without the prefix": (
-        edit_tensors(lambda t: t.update({"lm_head.weight": torch.ones(4)})),
-        "lm_head.weight",
-    ),
-    "a whole module": (edit_tensors(lambda t: t.update({f"{PREFIX}lm_head.weight": torch.ones(4)})), "lm_head.weight"),
-    "another width": (edit_tensors(lambda t: t.update({A: torch.ones(4, 65)})), "is 64×65 in it and 64×64 here"),
-    "another height": (edit_tensors(lambda t: t.update({B: torch.ones(63, 4)})), "is 63×64 in it and 64×64 here"),
-    "another rank in one tensor": (edit_tensors(lambda t: t.update({A: torch.ones(3, 64)})), "but r is 4"),
-    "another number of dimensions": (edit_tensors(lambda t: t.update({A: torch.ones(4, 8, 8)})), r"shape \[4, 8, 8\]"),
-    "another rank in the config": (edit_settings(r=8), "but r is 8"),
-    "NaN": (edit_tensors(lambda t: t[A].view(-1).__setitem__(7, torch.nan)), "not finite"),
-    "infinity": (edit_tensors(lambda t: t[B].view(-1).__setitem__(7, -torch.inf)), "not finite"),
-    "no tensors at all": (edit_tensors(lambda t: t.clear()), "holds no tensors"),
-    "a truncated file": (truncate, "is broken"),
-    "an empty file": (lambda folder: (folder / WEIGHTS_FILE).write_bytes(b""), "is broken"),
-    "a file of another kind": (lambda folder: (folder / WEIGHTS_FILE).write_bytes(b"PK\x03\x04" * 99), "is broken"),
-    "no weights": (lambda folder: (folder / WEIGHTS_FILE).unlink(), f"{WEIGHTS_FILE} is missing"),
-    "no config": (lambda folder: (folder / CONFIG_FILE).unlink(), "There is no adapter"),
-    "a config that is no JSON": (lambda folder: (folder / CONFIG_FILE).write_text("{r: 4"), "is not JSON"),
-    "a config that is no text": (lambda folder: (folder / CONFIG_FILE).write_bytes(b"\xff\xfe\x00"), "is not JSON"),
-    "a config that is a list": (lambda folder: (folder / CONFIG_FILE).write_text("[]"), "not a LoRA adapter"),
-    "another method": (edit_settings(peft_type="IA3"), "not a LoRA adapter"),
-    "no rank": (edit_settings(r=None), "r is None"),
-    "a rank of zero": (edit_settings(r=0), "r is 0"),
-    "a rank that is not whole": (edit_settings(r=4.5), "r is 4.5"),
-    "a rank that is a truth": (edit_settings(r=True), "r is True"),
-    "an alpha of zero": (edit_settings(lora_alpha=0), "lora_alpha is 0"),
-    "an alpha that is not a number": (edit_settings(lora_alpha=float("nan")), "lora_alpha is nan"),
-    "an alpha without end": (edit_settings(lora_alpha=float("inf")), "lora_alpha is inf"),
-    "an alpha in words": (edit_settings(lora_alpha="16"), "lora_alpha is '16'"),
-    "DoRA": (edit_settings(use_dora=True), "use_dora"),
-    "rsLoRA": (edit_settings(use_rslora=True), "use_rslora"),
-    "a rank pattern": (edit_settings(rank_pattern={"q_proj": 2}), "rank_pattern"),
-    "an alpha pattern": (edit_settings(alpha_pattern={"q_proj": 2}), "alpha_pattern"),
-    "whole modules": (edit_settings(modules_to_save=["lm_head"]), "modules_to_save"),
-    "biases": (edit_settings(bias="lora_only"), "bias"),
-    "a bias of B": (edit_settings(lora_bias=True), "lora_bias"),
-    "another start of the base": (edit_settings(init_lora_weights="pissa_niter_4"), "init_lora_weights"),
-    "repeated layers": (edit_settings(layer_replication=[[0, 2], [1, 2]]), "layer_replication"),
-    "an activation by tokens": (edit_settings(alora_invocation_tokens=[5]), "alora_invocation_tokens"),
-    "trained embeddings": (edit_settings(trainable_token_indices=[1, 2]), "trainable_token_indices"),
-    "a method that comes after us": (edit_settings(use_warp_drive={"speed": 9}), "use_warp_drive"),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_faulty_adapter_is_refused_with_what_where_and_what_to_do(
-    plain: LoadedModel, saved: Path, fault: str
-) -> None:
-    break_it, message = FAULTS[fault]
-    break_it(saved)
-    before, modules = bits(plain.model), list(plain.model.modules())
-    with pytest.raises(AdapterError, match=message) as caught:
-        load_adapter(plain.model, saved)
-    assert caught.value.title and caught.value.detail and caught.value.hint
-    assert list(plain.model.modules()) == modules
-    assert all(torch.equal(before[name], tensor) for name, tensor in plain.model.state_dict().items())
-
-
-def test_a_faulty_adapter_leaves_one_that_is_loaded_alone(plain: LoadedModel, saved: Path) -> None:
-    expected = loaded_by_us(plain, saved)
-    edit_tensors(lambda t: t.pop(B))(saved)
-    with pytest.raises(AdapterError):
-        load_adapter(plain.model, saved)
-    assert torch.equal(plain_logits(plain.model, TOKENS), expected)
-
-
-@pytest.mark.parametrize("changes", [{"hidden_size": 32}, {"num_hidden_layers": 1}, {"intermediate_size": 96}])
-def test_an_adapter_of_another_base_is_refused_with_the_name_of_its_own(saved: Path, changes: dict[str, int]) -> None:
-    with pytest.raises(AdapterError, match="another base model") as caught:
-        load_adapter(tiny_llama(**changes), saved)
-    assert "some/base" in caught.value.detail
-
-
-def test_a_base_with_more_layers_than_the_adapter_has_is_another_base(saved: Path) -> None:
-    with pytest.raises(AdapterError, match=r"no tensors for model\.layers\.2") as caught:
-        load_adapter(tiny_llama(num_hidden_layers=3), saved)
-    assert "some/base" in caught.value.detail
-
-
-def test_a_pickle_is_never_opened(plain: LoadedModel, saved: Path, tmp_path: Path) -> None:
-    class Canary:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (tmp_path / "executed",))
-
-    tensors = load_file(saved / WEIGHTS_FILE)
-    (saved / WEIGHTS_FILE).unlink()
-    for name in ("adapter_model.bin", "adapter_model.pt", "training_args.bin"):
-        torch.save({**tensors, "canary": Canary()}, saved / name)
-    with pytest.raises(AdapterError, match=f"{WEIGHTS_FILE} is missing"):
-        load_adapter(plain.model, saved)
-    torch.save({"canary": Canary()}, saved / WEIGHTS_FILE)
-    with pytest.raises(AdapterError, match="is broken"):
-        load_adapter(plain.model, saved)
-    assert not (tmp_path / "executed").exists()
-
-
 def test_only_the_settings_that_we_implement_are_written(saved: Path) -> None:
     """peft knows every key, and takes from none of them anything but a plain LoRA."""
     settings = json.loads((saved / CONFIG_FILE).read_text())
@@ -326,3 +185,81 @@ def test_only_the_settings_that_we_implement_are_written(saved: Path) -> None:
         for part in ("self_attn.q_proj", "mlp.up_proj")
         for half in "AB"
     }
+
+
+@pytest.mark.parametrize("key", ["lora", "default", "weight", "lora_A", "base_layer", "q_proj"])
+def test_what_an_adapter_is_called_in_memory_leaves_no_trace_in_its_file(
+    plain: LoadedModel, saved: Path, tmp_path: Path, key: str
+) -> None:
+    config = adapt(plain.model, key=key, targets=("q_proj", "up_proj"))
+    save_adapter(plain.model, key, tmp_path / "other", config, "some/base")
+    one, other = load_file(saved / WEIGHTS_FILE), load_file(tmp_path / "other" / WEIGHTS_FILE)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Misleading(nn.Module):
+    """A base whose modules are called what peft calls an adapter's parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lora_A, self.lora = (
+            nn.Linear(6, 8),
+            nn.ModuleDict({"default": nn.Linear(8, 6), "base_layer": nn.Linear(6, 6)}),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.lora["base_layer"](self.lora["default"](self.lora_A(x)))
+        return out
+
+
+def test_modules_that_are_called_like_parts_of_an_adapter_are_told_from_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    base = Misleading()
+    model, x = copy.deepcopy(base), torch.randn(3, 6)
+    config = adapt(model, rank=2, targets=("lora_A", "lora.default", "lora.base_layer"))
+    save_adapter(model, "a", tmp_path / "ours", config, "some/base")
+    activate(model, "a")
+    twin = copy.deepcopy(base)
+    activate(twin, load_adapter(twin, tmp_path / "ours"))
+    assert torch.equal(twin(x), model(x)) and not torch.allclose(base(x), model(x), atol=0.01)
+
+
+def test_keys_of_a_compiled_model_are_those_of_the_model(plain: LoadedModel, saved: Path) -> None:
+    expected = loaded_by_us(replace(plain, model=copy.deepcopy(plain.model)), saved)
+    tensors = {
+        key.replace(PREFIX, f"{PREFIX}_orig_mod.", 1): tensor for key, tensor in load_file(saved / WEIGHTS_FILE).items()
+    }
+    save_file(tensors, saved / WEIGHTS_FILE, metadata={"format": "pt"})
+    assert torch.equal(loaded_by_us(plain, saved), expected)
+
+
+def test_ranks_and_alphas_are_written_by_last_part_where_that_says_enough(plain: LoadedModel, tmp_path: Path) -> None:
+    settings = {"rank_pattern": {"v_proj": 2, "layers.1.mlp.up_proj": 5}, "alpha_pattern": {"v_proj": 3.0}}
+    config = LoraConfig(rank=4, alpha=8, targets=("q_proj", "v_proj", "up_proj"), **settings)  # type: ignore[arg-type]
+    inject(plain.model, config, key="a", seed=0)
+    save_adapter(plain.model, "a", tmp_path, config, "some/base")
+    written = json.loads((tmp_path / CONFIG_FILE).read_text())
+    assert (written["r"], written["lora_alpha"]) == (4, 8)
+    assert written["rank_pattern"] == {"v_proj": 2, r"^model\.layers\.1\.mlp\.up_proj": 5}
+    assert written["alpha_pattern"] == {"v_proj": 3}
+
+
+def test_the_scale_of_an_anchored_start_stays_at_twice_the_rank(plain: LoadedModel, tmp_path: Path) -> None:
+    config = LoraConfig(rank=3, alpha=7, targets=("q_proj",), init="pissa")
+    inject(plain.model, config, key="a", seed=0)
+    save_adapter(plain.model, "a", tmp_path, config, "some/base")
+    written = json.loads((tmp_path / CONFIG_FILE).read_text())
+    assert (written["r"], written["lora_alpha"]) == (6, 14) and written["init_lora_weights"] is True
+
+
+def test_trained_biases_alone_are_a_form_of_our_own_and_come_back(tmp_path: Path) -> None:
+    base = gpt2()
+    model = copy.deepcopy(base)
+    config = ours(model, {}, bias_only=True)
+    folder = saved_by_us(model, config, tmp_path / "ours")
+    assert settings_in(folder)["peft_type"] == "BITFIT"
+    tensors = load_file(folder / WEIGHTS_FILE)
+    biases = {f"{PREFIX}{name}" for name, _ in base.named_parameters() if name.endswith(".bias")}
+    assert tensors.keys() == biases
+    assert torch.equal(says(loaded_by_us_too(base, folder)), says(model))
+    assert not torch.allclose(says(base), says(model), atol=0.01)

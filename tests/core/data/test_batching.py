@@ -7,8 +7,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.batching import hold_out, micro_batches, pack, rows_of_step, steps_per_epoch
+from core.data.batching import (
+    hold_out,
+    micro_batches,
+    pack,
+    pad,
+    pad_classes,
+    padded_micro_batches,
+    rows_of_step,
+    steps_per_epoch,
+)
 from core.data.encoding import IGNORE, Row
+from core.data.labeling import ClassRow
 from tests.core.tiny import random_rows
 
 CPU = torch.device("cpu")
@@ -88,6 +98,44 @@ def test_a_packed_batch_can_be_unpacked_again() -> None:
     assert batch.positions[0].tolist() == [*range(4), *range(1), *range(9)]
     assert batch.bounds.dtype == torch.int32 and bounds[0] == 0 and bounds[-1] == 14
     assert batch.tokens.shape == batch.positions.shape == batch.labeled.shape == (1, 14)
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=20), micro_tokens=st.integers(1, 90))
+def test_padded_micro_batches_hold_all_rows_and_once_filled_up_no_more_tokens_than_allowed(
+    lengths: list[int], micro_tokens: int
+) -> None:
+    rows = [Row([0] * length, [0] * length) for length in lengths]
+    groups = [list(group) for group in padded_micro_batches(rows, micro_tokens)]
+    assert Counter(id(row) for group in groups for row in group) == Counter(id(row) for row in rows)
+    sizes = [len(group) * max(len(row.tokens) for row in group) for group in groups]
+    assert all(size <= micro_tokens or len(group) == 1 for size, group in zip(sizes, groups, strict=True))
+    lengths_in_order = [len(row.tokens) for group in groups for row in group]
+    assert lengths_in_order == sorted(lengths, reverse=True)  # neighbors are of like length, so little is filled up
+
+
+def test_a_padded_batch_can_be_unpacked_again() -> None:
+    rows = random_rows([4, 1, 9])
+    batch = pad(rows, CPU, padding=7)
+    labels = torch.full(batch.tokens.shape, IGNORE)
+    labels[batch.labeled] = batch.labels
+    lengths = batch.mask.sum(dim=1).tolist()
+    unpacked = [
+        Row(tokens[:length].tolist(), row[:length].tolist())
+        for tokens, row, length in zip(batch.tokens, labels, lengths, strict=True)
+    ]
+    assert unpacked == rows
+    assert batch.tokens.shape == batch.mask.shape == batch.labeled.shape == (3, 9)
+    assert (batch.tokens[batch.mask == 0] == 7).all() and not batch.labeled[batch.mask == 0].any()
+    assert (batch.mask.diff(dim=1) <= 0).all()  # filled up on the right only
+
+
+def test_texts_of_classes_are_padded_with_their_types() -> None:
+    rows = [ClassRow([5, 6, 8], 2, [0, 1, 1]), ClassRow([9], 0, [0])]
+    batch = pad_classes(rows, CPU, padding=7)
+    assert batch.tokens.tolist() == [[5, 6, 8], [9, 7, 7]] and batch.mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch.types is not None and batch.types.tolist() == [[0, 1, 1], [0, 0, 0]]
+    assert batch.labels.tolist() == [2, 0]
+    assert pad_classes([ClassRow([5], 1)], CPU, padding=7).types is None
 
 
 # ---- held-out rows

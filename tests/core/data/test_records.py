@@ -5,16 +5,17 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.records import Conversation, Message, Passage, Record, read_records, write_records
+from core.data.records import Conversation, Labeled, Message, Passage, Record, read_records, write_records
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 _ROWS = st.integers(1, 10**9)
 _MESSAGES = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=_TEXT)
 _CONVERSATIONS = st.builds(Conversation, messages=st.lists(_MESSAGES, max_size=4).map(tuple), source_row=_ROWS)
 _PASSAGES = st.builds(Passage, text=_TEXT, source_row=_ROWS)
+_LABELED = st.builds(Labeled, text=_TEXT, text_pair=st.none() | _TEXT, label=_TEXT, source_row=_ROWS)
 
 
-@given(records=st.lists(_CONVERSATIONS | _PASSAGES, max_size=5))
+@given(records=st.lists(_CONVERSATIONS | _PASSAGES | _LABELED, max_size=5))
 def test_what_is_written_is_read_back(records: list[Record], tmp_path_factory: object) -> None:
     path = Path(tmp_path_factory.mktemp("records")) / "records.jsonl"  # type: ignore[attr-defined]
     write_records(records, path)

@@ -174,7 +174,7 @@ def test_the_heads_weight_is_given_only_where_logits_are_hidden_states_times_it(
     kind: str, changes: dict[str, Any], is_plain: bool
 ) -> None:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**SMALL, **changes)).eval()
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**SMALL, **changes)).eval().requires_grad_(False)
     weight = head_weight(model)
     assert (weight is not None) == is_plain
     if weight is not None:
@@ -185,8 +185,15 @@ def test_the_heads_weight_is_given_only_where_logits_are_hidden_states_times_it(
         assert not weight.requires_grad
 
 
+def test_a_head_that_is_trained_is_not_plain() -> None:
+    model = tiny_llama().requires_grad_(False)
+    assert head_weight(model) is not None
+    model.lm_head.weight.requires_grad_(True)
+    assert head_weight(model) is None
+
+
 def test_an_adapted_head_is_not_plain() -> None:
-    model = tiny_llama()
+    model = tiny_llama().requires_grad_(False)
     assert head_weight(model) is not None
     model.lm_head = LoraLinear(model.lm_head)  # type: ignore[assignment]
     assert head_weight(model) is None

@@ -9,10 +9,15 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from core.adapters.inject import lora_layers
 from core.adapters.peft_format import WEIGHTS_FILE
 from core.config import RunConfig, parse
 from core.data.records import Record
 from core.events import Event, Note, StepDone
+from core.models.load import LoadedModel
+from core.train.loop import Subject
+from core.train.methods import Trainables
+from core.train.objective import PackedRows
 from core.train.run import carry_out
 from tests.core.tiny import LINEARS, conversation
 
@@ -23,7 +28,7 @@ RECORDS = [conversation(f"Color {i}?", f"It is {color}.", row=i + 1) for i, colo
 class Run:
     """A run in its own folder, which can be stopped at a step and carried out again."""
 
-    def __init__(self, base: Path, folder: Path, records: Sequence[Record] = RECORDS, **parts: dict[str, Any]) -> None:
+    def __init__(self, base: Path, folder: Path, records: Sequence[Record] = RECORDS, **parts: Any) -> None:
         optim = {"learning_rate": 1e-2, "steps": 8, "batch_size": 4, "evaluations": 4, "micro_tokens": 64}
         self.config: RunConfig = parse({
             "name": "a run",
@@ -33,6 +38,7 @@ class Run:
             "quant": {"bits": 32} | parts.get("quant", {}),
             "optim": optim | parts.get("optim", {}),
             "seed": 3,
+            **{name: parts[name] for name in ("method", "task") if name in parts},
         })  # fmt: skip
         self.folder, self.records = folder, records
         self.answer: str | None = None
@@ -59,8 +65,17 @@ class Run:
         return seen
 
     @property
+    def output(self) -> Path:
+        return self.folder / "adapter"
+
+    @property
     def adapter(self) -> dict[str, torch.Tensor]:
-        return load_file(self.folder / "adapter" / WEIGHTS_FILE)
+        return load_file(self.output / WEIGHTS_FILE)
+
+    @property
+    def model(self) -> dict[str, torch.Tensor]:
+        """The weights that full fine-tuning left."""
+        return load_file(self.output / "model.safetensors")
 
     @property
     def checkpoints(self) -> list[str]:
@@ -72,9 +87,23 @@ Make = Callable[..., Run]
 
 
 def same_bits(one: Run, other: Run) -> bool:
-    return one.adapter.keys() == other.adapter.keys() and all(
-        torch.equal(tensor, other.adapter[name]) for name, tensor in one.adapter.items()
+    return same_tensors(one.adapter, other.adapter)
+
+
+def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def adapter_subject(loaded: LoadedModel) -> Subject:
+    """What a loop trains where an adapter was put into `loaded` by hand."""
+    trainables = Trainables(
+        parameters={name: p for name, p in loaded.model.named_parameters() if p.requires_grad},
+        modules=tuple(lora_layers(loaded.model)),
+        suggested_rate=1e-3,
+        rate_factors={},
+        dropping=tuple(lora_layers(loaded.model).values()),
     )
+    return Subject(loaded=loaded, trainables=trainables, objective=PackedRows(loaded))
 
 
 def of_kind(events: list[Event], kind: type) -> list[Any]:

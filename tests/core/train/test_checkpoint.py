@@ -9,7 +9,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from core.train.checkpoint import STATE_FILE, TENSORS_FILE, restore, save_checkpoint
+from core.models.precision import Precision
+from core.train.checkpoint import (
+    PRECISION_FILE,
+    STATE_FILE,
+    TENSORS_FILE,
+    keep_precision,
+    restore,
+    save_checkpoint,
+)
 
 
 class Training:
@@ -153,3 +161,21 @@ def test_what_a_crash_left_half_written_is_ignored_and_cleared_away(tmp_path: Pa
 def test_no_pickle_is_written(tmp_path: Path) -> None:
     run(tmp_path, 1)
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+
+# ---- the precision that a run began with
+
+BF16, FP32 = Precision(dtype=torch.bfloat16, reason="fast here"), Precision(dtype=torch.float32, reason="fast there")
+
+
+def test_a_run_goes_on_in_the_precision_it_began_with_whatever_is_measured_later(tmp_path: Path) -> None:
+    assert keep_precision(tmp_path / "new", lambda: BF16) == BF16
+    assert keep_precision(tmp_path / "new", lambda: FP32) == BF16
+    assert keep_precision(tmp_path / "other", lambda: FP32) == FP32
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"dtype": "int7", "reason": ""}', b'{"dtype": []}', b"\xff"])
+def test_a_record_of_it_that_cannot_be_read_is_made_anew(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / PRECISION_FILE).write_bytes(content)
+    assert keep_precision(tmp_path, lambda: BF16) == BF16
+    assert keep_precision(tmp_path, lambda: FP32) == BF16

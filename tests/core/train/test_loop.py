@@ -16,6 +16,7 @@ from core.models.load import LoadedModel
 from core.train.loop import Loop
 from core.train.schedule import learning_rate
 from tests.core.tiny import LINEARS, bits, random_rows
+from tests.core.train.running import adapter_subject
 
 Make = Callable[..., Loop]
 
@@ -38,7 +39,7 @@ def make(tiny: LoadedModel, tmp_path: Path) -> Make:
         drawn = random_rows([40, 29, 34, 25, 50, 32, 28, 20, 17][:rows])
         inject(tiny.model, config.lora, key="a", seed=config.seed)
         activate(tiny.model, "a")
-        return Loop(tiny, config, drawn[:7], drawn[7:], tmp_path / "checkpoints", stop)
+        return Loop(adapter_subject(tiny), config, drawn[:7], drawn[7:], tmp_path / "checkpoints", stop)
 
     return build
 

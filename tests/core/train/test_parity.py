@@ -20,6 +20,7 @@ from core.events import StepDone
 from core.models.load import LoadedModel
 from core.train.loop import Loop
 from tests.core.tiny import LINEARS, VOCABULARY, adapt, random_rows
+from tests.core.train.running import adapter_subject
 
 STEPS = 5
 
@@ -74,7 +75,7 @@ def test_losses_gradients_and_the_adapter_after_some_steps_are_those_of_peft(
     tiny: LoadedModel, theirs: Any, config: RunConfig, tmp_path: Path
 ) -> None:
     rows = random_rows([30, 12, 25, 9, 40, 17, 22, 14, 33])
-    loop = Loop(tiny, config, rows, [], tmp_path / "checkpoints", lambda: None)
+    loop = Loop(adapter_subject(tiny), config, rows, [], tmp_path / "checkpoints", lambda: None)
     applied: list[dict[str, Tensor]] = []
     loop.optimizer.register_step_pre_hook(
         lambda *_: applied.append({n: p.grad.clone() for n, p in loop.parameters.items()})

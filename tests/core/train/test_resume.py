@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,6 +16,7 @@ from core.events import (
     Started,
     StepDone,
 )
+from core.models.precision import Precision
 from core.train.checkpoint import TENSORS_FILE
 from tests.core.train.running import Make, notes, of_kind, same_bits
 
@@ -115,3 +118,19 @@ def test_feeding_more_tokens_at_once_changes_the_adapter_by_rounding_only(make: 
     large.carry_out()
     for name, tensor in small.adapter.items():
         assert (tensor - large.adapter[name]).norm() <= 1e-2 * tensor.norm(), name
+
+
+def test_a_resumed_run_computes_in_the_dtype_it_began_with(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is the faster dtype is measured, and a busy machine may measure otherwise on another day."""
+    answers = {"then": torch.bfloat16, "now": torch.float32}
+
+    def measured(day: str) -> Callable[[torch.device, int], Precision]:
+        return lambda device, bits: Precision(dtype=answers[day], reason=f"measured {day}")
+
+    run = make(quant={"bits": 16})
+    monkeypatch.setattr("core.train.run.choose_precision", measured("then"))
+    run.carry_out(until_step=3, answer="cancel")
+    monkeypatch.setattr("core.train.run.choose_precision", measured("now"))
+    events = run.carry_out()
+    (started,) = of_kind(events, Started)
+    assert (started.first_step, started.compute_dtype) == (4, "bfloat16") and "measured then" in notes(events)

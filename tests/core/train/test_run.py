@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from core.adapters.inject import activate
 from core.adapters.peft_format import load_adapter, read_adapter
@@ -23,6 +24,7 @@ from core.events import (
     Finished,
     Note,
     Preparing,
+    Saved,
     Started,
     StepDone,
     from_json,
@@ -31,7 +33,8 @@ from core.events import (
 from core.models.load import LoadedModel
 from core.train.checkpoint import STATE_FILE, TENSORS_FILE
 from core.train.objective import summed_loss
-from tests.core.tiny import conversation, packed_logits, plain_logits, tiny_llama
+from tests.core.tiny import VOCABULARY, conversation, packed_logits, plain_logits, tiny_llama
+from tests.core.train.architectures import save_with_tokenizer
 from tests.core.train.running import COLORS, RECORDS, Make, notes, of_kind, same_bits
 
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
@@ -46,7 +49,7 @@ def test_a_run_tells_its_story_in_order_and_leaves_an_adapter(make: Make) -> Non
     story = [
         event.phase if isinstance(event, Preparing) else event.event for event in events if not isinstance(event, Note)
     ]
-    assert story[:5] == ["fetching", "loading", "injecting", "tokenizing", "started"]
+    assert story[:5] == ["fetching", "loading", "tokenizing", "injecting", "started"]
     assert story[5:] == ["eval", *["step", "step", "eval", "saved"] * 4, "finished"]
     assert [from_json(to_json(event)) for event in events] == events
     assert sorted(path.name for path in run.folder.joinpath("adapter").iterdir()) == FILES
@@ -60,6 +63,7 @@ def test_what_is_reported_agrees_with_itself(make: Make) -> None:
     steps, evaluations = of_kind(events, StepDone), of_kind(events, EvalDone)
     assert (started.steps, started.first_step, started.train_rows, started.eval_rows) == (8, 1, 8, 2)
     assert started.adapted_modules == 14 and started.bits == 32 and started.compute_dtype == "float32"
+    assert started.method == "lora"
     assert started.trainable_parameters == sum(tensor.numel() for tensor in run.adapter.values())
     assert started.base_parameters == sum(p.numel() for p in tiny_llama().parameters())
     assert 0 < started.trained_tokens_per_epoch < started.tokens_per_epoch
@@ -69,7 +73,11 @@ def test_what_is_reported_agrees_with_itself(make: Make) -> None:
     assert (finished.first_loss, finished.last_loss) == (steps[0].loss, steps[-1].loss)
     assert (finished.base_eval_loss, finished.eval_loss) == (evaluations[0].loss, evaluations[-1].loss)
     assert finished.peak_rss_bytes > 0.99 * max(step.rss_bytes for step in steps)  # the kernel counts in small batches
-    assert finished.output == str(run.folder / "adapter") and not finished.stopped
+    assert finished.output == str(run.output) and not finished.stopped
+    assert finished.output_bytes == sum(path.stat().st_size for path in run.output.iterdir())
+    checkpoint = run.folder / "checkpoints" / of_kind(events, Saved)[-1].path
+    assert of_kind(events, Saved)[-1].bytes == sum(path.stat().st_size for path in checkpoint.iterdir())
+    assert all(evaluation.accuracy is None for evaluation in evaluations)
 
 
 def test_a_set_that_can_be_memorized_is_memorized(make: Make, tiny: LoadedModel) -> None:
@@ -163,6 +171,29 @@ def test_a_base_without_a_chat_template_gets_a_plain_one_and_says_so(
     tokenizer.chat_template = None
     tokenizer.save_pretrained(base)
     assert "no chat template" in notes(make(base=base, optim={"steps": 1}).carry_out())
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_base_whose_rows_cannot_be_packed_is_trained_on_padded_ones_and_says_so(
+    make: Make, tmp_path: Path, tiny_folder: Path, method: str
+) -> None:
+    """GPT-J has an attention of its own, and a head with a bias."""
+    config = CONFIG_MAPPING["gptj"](
+        n_embd=64, n_layer=2, n_head=4, rotary_dim=8, n_positions=128, vocab_size=VOCABULARY, initializer_range=0.1
+    )
+    base = save_with_tokenizer(AutoModelForCausalLM.from_config(config), tmp_path / "gptj", tiny_folder)
+    lora = {"targets": ("q_proj", "v_proj", "fc_out")}
+    events = make(base=base, method=method, lora=lora, optim={"steps": 12, "evaluations": 1}).carry_out()
+    (finished,) = of_kind(events, Finished)
+    assert finished.last_loss < 0.8 * finished.first_loss
+    assert "Rows are padded, not packed, because this is a gptj model" in notes(events)
+
+
+def test_a_row_longer_than_the_models_positions_is_cut(make: Make, tmp_path: Path, tiny_folder: Path) -> None:
+    base = save_with_tokenizer(tiny_llama(max_position_embeddings=40), tmp_path / "short", tiny_folder)
+    long = conversation("Hi.", "word " * 90)
+    text = notes(make(base=base, records=[*RECORDS, long], optim={"steps": 1}).carry_out())
+    assert "1 rows are longer than 40 tokens and were cut" in text
 
 
 # ---- what cannot be carried out
