@@ -10,10 +10,7 @@ from core.config import STARTER, RunConfig
 from core.errors import AdapterError, ModelError
 from core.models.catalogue import find, public_name
 from core.models.shapes import linear_shapes, parameter_count
-from core.models.targets import check_rank, match
-from jobs.views import Estimate, ModelCard
-
-BYTES_PER_ADAPTER_PARAMETER = 4  # adapters are kept and written in fp32
+from jobs.views import ModelCard
 
 
 def inspect_model(ref: str, models_root: Path) -> ModelCard:
@@ -26,27 +23,6 @@ def inspect_model(ref: str, models_root: Path) -> ModelCard:
     if source.folder is None:
         return ModelCard(source=source, parameters=None, shapes=())
     return ModelCard(source=source, parameters=parameter_count(source.folder), shapes=linear_shapes(source.folder))
-
-
-def estimate(config: RunConfig, models_root: Path) -> Estimate | None:
-    """What `config` would train; None while its base model is not on this machine.
-
-    Raises:
-        ConfigError: a target matches nothing, or the rank is too large for a layer.
-        ModelError: as `inspect_model`.
-    """
-    card = inspect_model(config.base_model, models_root)
-    if card.parameters is None:
-        return None
-    chosen = match(config.lora.targets, card.shapes)
-    check_rank(config.lora.rank, chosen)
-    trainable = sum(config.lora.rank * (shape.in_features + shape.out_features) for shape in chosen)
-    return Estimate(
-        trainable_parameters=trainable,
-        base_parameters=card.parameters,
-        adapter_bytes=trainable * BYTES_PER_ADAPTER_PARAMETER,
-        adapted_modules=len(chosen),
-    )
 
 
 def with_absolute_base(config: RunConfig, models_root: Path) -> RunConfig:

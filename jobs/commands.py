@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.errors import ConfigError, RunError
+from jobs.flags import settings, with_flags
 from jobs.logs import set_up_logging
 
 if TYPE_CHECKING:
+    from jobs.recipes import Recipe
     from jobs.service import Run, Service
 
 
@@ -37,58 +39,43 @@ runs_commands = typer.Typer(help="List, show, cancel and resume runs.", rich_mar
 commands.add_typer(runs_commands, name="runs")
 
 
-# A command's parameters are its options: more than six here, each handed on by name at once.
 @commands.command()
+@with_flags(before="config")
 def train(
-    output: Annotated[Path, typer.Option(help="The folder that receives the adapter.")],
+    output: Annotated[Path, typer.Option(help="The folder that receives what was trained.")],
     data: Annotated[Path | None, typer.Option(help="The dataset's file.")] = None,
-    model: Annotated[str | None, typer.Option(help="starter, a model's folder or a hub id.")] = None,
-    rank: Annotated[int | None, typer.Option()] = None,
-    alpha: Annotated[float | None, typer.Option()] = None,
-    targets: Annotated[str | None, typer.Option(help="auto, all-linear or names with commas between.")] = None,
-    bits: Annotated[int | None, typer.Option(help="16, 4, 8 or 32: how the base model is stored.")] = None,
-    epochs: Annotated[float | None, typer.Option()] = None,
-    steps: Annotated[int | None, typer.Option()] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows an optimizer step.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longer rows are cut.")] = None,
-    lr: Annotated[float | None, typer.Option(help="The learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file with settings; options given here win.")] = None,
     json: JsonOption = False,
     home: HomeOption = None,
+    **given: Any,
 ) -> None:
-    """Train an adapter. Ctrl-C stops and keeps what was learned; a second one leaves the run going."""
+    """Train an adapter or a whole model. Ctrl-C stops and keeps what was learned; a second one leaves the run going."""
     from jobs.adapters import check_output
     from jobs.recipes import read_recipe
 
-    flags = {
-        "base_model": model,
-        "lora.rank": rank,
-        "lora.alpha": alpha,
-        "lora.targets": [name.strip() for name in targets.split(",")] if targets is not None else None,
-        "quant.bits": bits,
-        "optim.epochs": epochs,
-        "optim.steps": steps,
-        "optim.batch_size": batch_size,
-        "optim.learning_rate": lr,
-        "data.max_tokens": max_tokens,
-        "seed": seed,
-    }
-    check_output(output)
-    recipe = read_recipe(config, flags, data)
+    recipe = read_recipe(config, settings(given), data)
+    check_output(output, must_be_new=recipe.config.method == "full")
     with _Session(home) as service:
-        run = _submit(service, recipe.config, recipe.data)
+        run = _submit(service, recipe)
         _follow(service, run, json, output=output)
 
 
-def _submit(service: Service, config: Any, data: Path | None) -> Run:
+def _submit(service: Service, recipe: Recipe) -> Run:
     """Check all that can be checked before the dataset is kept, then keep it and queue the run."""
     from dataclasses import replace
 
+    from core.data.reading import read_dataset
+    from jobs.tasks import check_task
+
+    config = recipe.config
     service.estimate(config)
-    if data is not None:
-        dataset = service.add_dataset(data)
+    if recipe.data is not None:
+        if recipe.names_task:
+            check_task(config.task, read_dataset(recipe.data, name=recipe.data.name).records)
+        dataset = service.add_dataset(recipe.data)
         config = replace(config, data=replace(config.data, dataset_id=dataset.id))
+    if not recipe.names_task:
+        config = replace(config, task=service.task_of(config.data.dataset_id))
     return service.submit(config)
 
 
@@ -205,16 +192,57 @@ def resume(
 @commands.command()
 def export(
     adapter: Annotated[Path, typer.Option(help="The adapter's folder.")],
-    to: Annotated[str, typer.Option(help="peft, merged or gguf.")],
-    output: Annotated[Path, typer.Option(help="The folder to write; for peft also a .zip file.")],
+    to: Annotated[str, typer.Option(help="peft, portable, merged or gguf.")],
+    output: Annotated[Path, typer.Option(help="The folder to write, or a .zip file; for gguf the file.")],
     model: Annotated[
         str | None, typer.Option(help="The base model, where the adapter does not name one that is here.")
     ] = None,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Merge into 32-bit weights.")] = False,
+    bits: Annotated[int | None, typer.Option(help="Merge into the base as it was in training: 4 or 8.")] = None,
 ) -> None:
     """Write an adapter for use elsewhere."""
-    from jobs.exports import export_adapter
+    from jobs.exports import Export, export_adapter
 
-    export_adapter(adapter, to, output, model)
+    set_up_logging(logging.WARNING)
+    order = Export(adapter=adapter, form=to, output=output, base_model=model, fp32=fp32, bits=bits)
+    if words := export_adapter(order):
+        typer.echo(words, err=True)
+    typer.echo(str(output))
+
+
+@commands.command()
+def combine(
+    adapter: Annotated[list[Path], typer.Option(help="An adapter's folder; repeat it for each.")],
+    output: Annotated[Path, typer.Option(help="The folder to write, or a .zip file.")],
+    weight: Annotated[list[float] | None, typer.Option(help="One an adapter, in their order; else 1 each.")] = None,
+    how: Annotated[str, typer.Option(help="concat (exact), svd, ties, dare_linear or dare_ties.")] = "concat",
+    rank: Annotated[int | None, typer.Option(help="The rank to reduce to, for all but concat.")] = None,
+    density: Annotated[float, typer.Option(help="The share of entries kept, for ties and dare.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="What dare draws by.")] = 0,
+) -> None:
+    """Make one adapter of several of one base model: their weighted sum, or what TIES or DARE make of them."""
+    set_up_logging(logging.WARNING)
+    from core.adapters.combine_folders import Combination
+    from jobs.exports import combine_adapters
+
+    weights = tuple(weight or [1.0] * len(adapter))
+    wanted = Combination(how=how, weights=weights, rank=rank, density=density, seed=seed)  # type: ignore[arg-type]
+    typer.echo(combine_adapters(adapter, wanted, output), err=True)
+    typer.echo(str(output))
+
+
+@commands.command()
+def shrink(
+    adapter: Annotated[Path, typer.Option(help="The adapter's folder.")],
+    output: Annotated[Path, typer.Option(help="The folder to write, or a .zip file.")],
+    rank: Annotated[int | None, typer.Option(help="The highest rank that a layer may have.")] = None,
+    energy: Annotated[float | None, typer.Option(help="The share of each change to keep, such as 0.99.")] = None,
+) -> None:
+    """Make an adapter smaller: the nearest of a lower rank."""
+    from jobs.exports import shrink_adapter
+
+    set_up_logging(logging.WARNING)
+    typer.echo(shrink_adapter(adapter, output, rank=rank, energy=energy), err=True)
     typer.echo(str(output))
 
 

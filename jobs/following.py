@@ -165,7 +165,8 @@ def _line(event: Event) -> str:
             speed = f"{event.tokens / event.seconds:.0f} tokens/s" if event.seconds else ""
             return f"step {event.step}  epoch {event.epoch:.2f}  loss {event.loss:.4f}  {speed}"
         case EvalDone():
-            return f"held-out loss {event.loss:.4f} after {event.step} steps"
+            right = "" if event.accuracy is None else f", {event.accuracy:.1%} named right"
+            return f"held-out loss {event.loss:.4f}{right} after {event.step} steps"
         case Finished():
             return f"finished after {event.steps} steps and {event.seconds:.1f} s: {event.output}"
         case Cancelled():

@@ -18,20 +18,23 @@ TO_BE_READ = "to-be-read"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A config that is valid but for its dataset: `data` is the file that is still to be read, if there is one."""
+    """A config that is valid but for its dataset: `data` is the file that is still to be read, if there is one.
+    `names_task` says whether the task was asked for; where it was not, the dataset decides.
+    """
 
     config: RunConfig
     data: Path | None
+    names_task: bool
 
 
 def read_recipe(file: Path | None, flags: Mapping[str, Any], data: Path | None) -> Recipe:
-    """What `file` says, with the `flags` (dotted names of settings; None where not given) put over it.
+    """What `file` says, with the `flags` (dotted names of settings) put over it.
 
     Raises:
         ConfigError: the file is no YAML mapping, a setting is unknown or outside its range, or no data is named.
     """
     values = _read_yaml(file) if file is not None else {}
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = dict(flags)
     if "optim.epochs" in given:
         if "optim.steps" in given:
             raise ConfigError("Epochs and steps are both given", hint="Give one of them", field="optim.steps")
@@ -44,7 +47,7 @@ def read_recipe(file: Path | None, flags: Mapping[str, Any], data: Path | None) 
     elif not isinstance(values.get("data"), dict) or "dataset_id" not in values["data"]:
         raise ConfigError("There is nothing to train on", hint="Give --data FILE", field="data.dataset_id")
     values.setdefault("name", "run")
-    return Recipe(config=parse(values), data=data)
+    return Recipe(config=parse(values), data=data, names_task="task" in values)
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

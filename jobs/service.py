@@ -10,21 +10,26 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import psutil
 
-from core.config import RunConfig, to_dict
+from core.config import RunConfig, Task, to_dict
 from core.data.records import Record
-from core.errors import ConfigError, UserError
+from core.errors import UserError
 from core.events import Event
 from core.generate.requests import Delta, PaneRequest, Sampling
 from core.models.catalogue import default_models_root
-from jobs import bases
-from jobs.adapters import describe_adapter, write_zip
+from jobs import bases, estimates, lists
+from jobs.adapters import require_adapter, write_zip
+from jobs.blueprint import with_layers
 from jobs.chat_client import ChatClient
+from jobs.chat_requests import able_to_chat, check_chat
 from jobs.datasets import Datasets, examples
+from jobs.exports import export_in_child
+from jobs.flags import FLAGS, Flag
 from jobs.home import open_home
 from jobs.ids import new_id
 from jobs.journal import Wish, read_events, write_wish
@@ -33,6 +38,7 @@ from jobs.machine import gpu_names
 from jobs.names import checked_name
 from jobs.scheduler import Scheduler
 from jobs.store import Store
+from jobs.tasks import check_task, task_of
 from jobs.views import (
     ACTIVE_STATES,
     ENDED_STATES,
@@ -54,6 +60,7 @@ from jobs.views import (
 __all__ = [
     "ACTIVE_STATES",
     "ENDED_STATES",
+    "FLAGS",
     "RESUMABLE_STATES",
     "Adapter",
     "ChatUpdate",
@@ -61,6 +68,7 @@ __all__ = [
     "Delta",
     "Estimate",
     "Example",
+    "Flag",
     "Machine",
     "ModelCard",
     "Pane",
@@ -70,6 +78,7 @@ __all__ = [
     "Service",
     "UserError",
     "Waiting",
+    "lists",
 ]
 
 LOG_TAIL_BYTES = 64 * 1024
@@ -92,9 +101,9 @@ class Service:
         self._models_root = (models_root or default_models_root()).resolve()
         self._store = Store(self._home)
         self._datasets = Datasets(self._home, self._store)
-        environment = child_environment(self._models_root)
-        self._chat = ChatClient(self._models_root, self._home.chat_log, environment)
-        launcher = LocalLauncher(environment)
+        self._environment = child_environment(self._models_root)
+        self._chat = ChatClient(self._models_root, self._home.chat_log, self._environment)
+        launcher = LocalLauncher(self._environment)
         self._scheduler = Scheduler(self._store, launcher, make_room=self._chat.leave_if_idle)
 
     def start(self) -> None:
@@ -146,24 +155,45 @@ class Service:
         """
         return self._datasets.preview(dataset_id, limit)
 
+    def task_of(self, dataset_id: str) -> Task:
+        """What a model can learn from the dataset.
+
+        Raises:
+            NotFound: there is no such dataset.
+        """
+        return task_of(self.preview(dataset_id, 1))
+
+    def check_task(self, config: RunConfig) -> None:
+        """Refuse a task that the config's dataset is not for.
+
+        Raises:
+            NotFound: there is no such dataset.
+            ConfigError: on `task`.
+        """
+        check_task(config.task, self.preview(config.data.dataset_id, 1))
+
     # -- models --------------------------------------------------------------------------------------------------
 
     def inspect_model(self, ref: str) -> ModelCard:
-        """What can be adapted in a base model; without numbers while it is not on this machine.
+        """What can be adapted in a base model; without numbers while it is not on this machine. One that was trained
+        here goes by the name of its run.
 
         Raises:
             ModelError: there is no such model, or its files are broken.
         """
-        return bases.inspect_model(ref, self._models_root)
+        card = with_layers(bases.inspect_model(ref, self._models_root))
+        names = {model.path: model.name for model in self.trained_models()}
+        title = names.get(card.source.folder or Path(), card.source.title)
+        return replace(card, source=replace(card.source, title=title))
 
     def estimate(self, config: RunConfig) -> Estimate | None:
         """What a config would train and write; None while its base model is not on this machine.
 
         Raises:
-            ConfigError: a target matches nothing, or the rank is too large for a layer.
+            ConfigError: settings contradict each other, one names nothing, or a rank is too large for a layer.
             ModelError: as `inspect_model`.
         """
-        return bases.estimate(config, self._models_root)
+        return estimates.estimate(config, self._models_root)
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
@@ -172,13 +202,13 @@ class Service:
 
         Raises:
             NotFound: the dataset is not there.
-            ConfigError, ModelError: as `estimate`.
+            ConfigError, ModelError: as `check_task` and `estimate`.
         """
         if key is not None and (known := self._store.run_submitted_as(key)) is not None:
             return known
-        self._store.dataset(config.data.dataset_id)
+        self.check_task(config)
         config = bases.with_absolute_base(config, self._models_root)
-        bases.estimate(config, self._models_root)
+        estimates.estimate(config, self._models_root)
         run_id = new_id()
         folder = self._home.run(run_id)
         folder.path.mkdir()
@@ -261,11 +291,21 @@ class Service:
 
     def adapters(self) -> tuple[Adapter, ...]:
         """Newest first."""
-        return self._store.adapters()
+        return tuple(adapter for adapter in self._results() if adapter.method != "full")
+
+    def trained_models(self) -> tuple[Adapter, ...]:
+        """The whole models that full fine-tuning made, newest first."""
+        return tuple(model for model in self._results() if model.method == "full")
 
     def adapter(self, adapter_id: str) -> Adapter:
-        """Raises: NotFound."""
-        return self._store.adapter(adapter_id)
+        """An adapter or a whole model that a run left. Raises: NotFound."""
+        adapter = self._store.adapter(adapter_id)
+        run = self._store.run(adapter.run_id) if adapter.run_id else None
+        return _as_trained(adapter, run)
+
+    def _results(self) -> tuple[Adapter, ...]:
+        runs = {run.id: run for run in self._store.runs()}
+        return tuple(_as_trained(adapter, runs.get(adapter.run_id or "")) for adapter in self._store.adapters())
 
     def rename_adapter(self, adapter_id: str, name: str) -> None:
         """Raises: NotFound, ConfigError."""
@@ -279,6 +319,17 @@ class Service:
             AdapterError: its files have gone.
         """
         return write_zip(self._store.adapter(adapter_id), self._home.exports)
+
+    def export_file(self, adapter_id: str, form: str) -> Path:
+        """The adapter as one file in another form than PEFT's: `portable`, `merged` or `gguf`. It takes a process and
+        its time; what was made once is there the next time.
+
+        Raises:
+            NotFound: there is no such adapter.
+            ConfigError: there is no such form.
+            AdapterError: it cannot be written in that form.
+        """
+        return export_in_child(self.adapter(adapter_id), form, self._home.exports, self._environment)
 
     # -- chat ----------------------------------------------------------------------------------------------------
 
@@ -298,7 +349,7 @@ class Service:
             NotFound, AdapterError, ModelError, ConfigError: at once, or while iterating when loading fails.
         """
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-        _check_chat(panes, sampling)
+        check_chat(panes, sampling)
         named: list[tuple[str, str]] = []
         requests = []
         for pane in panes:
@@ -315,9 +366,9 @@ class Service:
         folder = Path(adapter).expanduser()
         if os.sep in adapter or folder.is_dir():
             folder = folder.resolve()
-            return folder.name, describe_adapter(folder).base_model, folder
+            return folder.name, able_to_chat(folder.name, require_adapter(folder)).base_model, folder
         known = self._store.adapter(adapter)
-        describe_adapter(known.path)
+        able_to_chat(known.name, require_adapter(known.path))
         return known.name, known.base_model, known.path
 
     # -- machine -------------------------------------------------------------------------------------------------
@@ -338,14 +389,6 @@ class Service:
         return gpu_names()
 
 
-def _check_chat(panes: Sequence[Pane], sampling: Sampling) -> None:
-    if not panes:
-        raise ConfigError("There is nobody to ask", hint="Add a pane")
-    if any(not pane.messages or pane.messages[-1].role != "user" for pane in panes):
-        raise ConfigError("There is no message to answer", hint="Type one")
-    if sampling.max_new_tokens < 1:
-        raise ConfigError(f"Max new tokens is {sampling.max_new_tokens}", hint="It must be at least 1")
-    if sampling.temperature < 0:
-        raise ConfigError(f"Temperature is {sampling.temperature}", hint="It must be 0 or more")
-    if not 0 < sampling.top_p <= 1:
-        raise ConfigError(f"Top p is {sampling.top_p}", hint="It must be above 0 and at most 1")
+def _as_trained(adapter: Adapter, run: Run | None) -> Adapter:
+    """`adapter` with what its run's config says of how and for what it was trained."""
+    return adapter if run is None else replace(adapter, method=run.config.method, task=run.config.task)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from core.config import RunConfig
+from core.config import Method, RunConfig, Task
 from core.data.records import Message
 from core.generate.requests import Delta
 from core.models.catalogue import ModelSource
@@ -77,7 +77,9 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """A registered adapter. `fingerprint` is the start of its weights' SHA-256; losses are nats a trained token."""
+    """What a run left: an adapter or, where `method` is full, a whole model in `path` (without rank and targets).
+    `fingerprint` is the start of its weights' SHA-256; losses are nats a trained token, or a row of a classifier.
+    """
 
     id: str
     name: str
@@ -92,20 +94,34 @@ class Adapter:
     base_eval_loss: float | None
     fingerprint: str
     created_at: datetime
+    method: Method = "lora"
+    task: Task = "chat"
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether it answers with text; a classifier names a class."""
+        return self.task == "chat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """A base model: what can be adapted in it. Without parameters and shapes while it is not on this machine."""
+    """A base model: what can be adapted in it. Without parameters and shapes while it is not on this machine.
+
+    `shapes` are its linear layers, `others` what else may be named as a target: embeddings, the head, experts, and
+    parts of matrices that are several in one.
+    """
 
     source: ModelSource
     parameters: int | None
     shapes: tuple[LinearShape, ...]
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a config would train and write, from the model's shapes alone."""
+    """What a config would train and write, from the model's shapes alone: `adapter_bytes` is the result's size, be it
+    an adapter or a whole model, and `adapted_modules` those that hold something trained.
+    """
 
     trainable_parameters: int
     base_parameters: int

@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
+from functools import partial
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, PlainTextResponse, Response
@@ -36,9 +37,9 @@ def static(name: str) -> str:
     return f"{PREFIX}{name}?v={hashlib.sha256(content).hexdigest()[:8]}"
 
 
-def adapter_zip(adapter_id: str) -> str:
-    """The address from which a browser downloads that adapter in PEFT's format."""
-    return f"{PREFIX}{_ADAPTERS}{quote(adapter_id, safe='')}.zip"
+def adapter_zip(adapter_id: str, form: str = "") -> str:
+    """The address from which a browser downloads that adapter: as it was trained, or in another form."""
+    return f"{PREFIX}{_ADAPTERS}{quote(adapter_id, safe='')}.zip" + (f"?to={quote(form)}" if form else "")
 
 
 class OwnAddresses:
@@ -54,23 +55,26 @@ class OwnAddresses:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self.app(scope, receive, send)
             return
-        response = await self.answer(scope["path"].removeprefix(PREFIX))
+        wanted = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("to", [""])[0]
+        response = await self.answer(scope["path"].removeprefix(PREFIX), wanted)
         await response(scope, receive, send)
 
-    async def answer(self, path: str) -> Response:
-        """The file under `path`, or 404 with a sentence."""
+    async def answer(self, path: str, form: str = "") -> Response:
+        """The file under `path`, an adapter in the `form` asked for, or 404 with a sentence."""
         if path in self.files:
             return FileResponse(self.files[path], headers={"cache-control": "public, max-age=86400"})
         if path.startswith(_ADAPTERS) and path.endswith(".zip"):
-            return await self._zip(path.removeprefix(_ADAPTERS).removesuffix(".zip"))
+            return await self._adapter(path.removeprefix(_ADAPTERS).removesuffix(".zip"), form)
         return PlainTextResponse("There is nothing at this address.\n", 404)
 
-    async def _zip(self, adapter_id: str) -> Response:
+    async def _adapter(self, adapter_id: str, form: str) -> Response:
+        export = partial(self.service.export_file, form=form) if form else self.service.export_zip
         try:
-            path = await run_in_threadpool(self.service.export_zip, adapter_id)
+            path = await run_in_threadpool(export, adapter_id)
         except UserError as error:
             return PlainTextResponse(f"{error}\n", 404)
-        return FileResponse(path, filename=path.name, media_type="application/zip")
+        kind = "application/zip" if path.suffix == ".zip" else "application/octet-stream"
+        return FileResponse(path, filename=path.name, media_type=kind)
 
 
 def _plotly_script() -> Path:

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import Any
 
 from core.config import STARTER, RunConfig, to_dict
-from ui import forms, text
+from jobs.service import FLAGS
+from ui import forms
 
 CONFIG_FILE = "run.yaml"
+_FLAGS = {flag.path: flag for flag in FLAGS}
 
 
 def command_line(config: RunConfig, data_file: str) -> str:
-    """`python app.py train …`, with a flag for each setting that differs from its default and has one."""
-    parts = ["python app.py train", f"--data {shlex.quote(data_file)}", f"--output {shlex.quote(config.name)}"]
+    """`python app.py train …`, with an option for each setting that differs from its default and has one."""
+    options = [["--data", data_file], ["--output", config.name]]
     if config.base_model != STARTER:
-        parts.append(f"--model {shlex.quote(config.base_model)}")
+        options.append(["--model", config.base_model])
     nested = to_dict(config)
-    parts += [f"{row.flag} {_flag_value(forms.at(nested, row.path))}" for row in forms.changed(config) if row.flag]
+    paths = [setting.path for setting in forms.changed(config) if setting.path in _FLAGS]
+    options += [_FLAGS[path].words(forms.at(nested, path)) for path in paths]
     if config_file(config):
-        parts.append(f"--config {CONFIG_FILE}")
-    return " \\\n  ".join(parts)
+        options.append(["--config", CONFIG_FILE])
+    return " \\\n  ".join(["python app.py train", *map(shlex.join, options)])
 
 
 def config_file(config: RunConfig) -> str:
-    """The YAML file for the changed settings that have no flag; empty where there are none."""
+    """The YAML file for the changed settings that have no option; empty where there are none."""
     nested = to_dict(config)
     lines: list[str] = []
     section = ""
     for setting in sorted(forms.changed(config), key=lambda row: row.path):
-        if setting.flag:
+        if setting.path in _FLAGS:
             continue
         parent, _, leaf = setting.path.rpartition(".")
         if parent and parent != section:
@@ -39,11 +43,6 @@ def config_file(config: RunConfig) -> str:
     return "\n".join(lines)
 
 
-def _flag_value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return shlex.quote(",".join(value))
-    return text.number(value) if isinstance(value, float) else shlex.quote(str(value))
-
-
 def _yaml_value(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """`value` as JSON, which is YAML; a number or a plain word without quotes."""
+    return value if isinstance(value, str) and value.isidentifier() else json.dumps(value)

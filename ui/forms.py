@@ -1,15 +1,13 @@
-"""Every setting of a run, named once: its widget, its words and its place in `RunConfig`.
+"""The form of a run: widgets for the rows of `ui.settings`, and the way between their values and `RunConfig`.
 
-`SETTINGS` is the table. `widgets` makes the widgets, `config` reads their values through `core.config.parse`, which
-alone decides what is allowed, and `values` goes the other way. Defaults come from `RunConfig`; a range here is only
-how far a slider reaches. A `ConfigError` names its setting in `field`, and `by_path` finds the row for it.
+`config` reads the values through `core.config.parse`, which alone decides what is allowed, and `values` goes the other
+way. A setting that means nothing to the chosen method keeps its default. A `ConfigError` names its setting in `field`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -18,97 +16,41 @@ from core.config import AUTO_TARGETS, RunConfig, parse, to_dict
 from core.errors import ConfigError
 from core.models import targets as target_rules
 from core.models.shapes import LinearShape
+from jobs.service import ModelCard, lists
 from ui import text
-
-Kind = Literal["slider", "number", "integer", "optional number", "choice", "toggle", "targets"]
-TARGETS = "lora.targets"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One setting.
-
-    `path` is its dotted name in `RunConfig`, `flag` its name on the command line where it has one, and `unset` what
-    happens while an optional number is left empty.
-    """
-
-    path: str
-    label: str
-    hint: str
-    kind: Kind
-    section: Literal["simple", "advanced"] = "advanced"
-    choices: tuple[tuple[str, Any], ...] = ()
-    minimum: float = 0
-    maximum: float = 1
-    step: float = 1
-    flag: str = ""
-    unset: str = ""
-
-    @property
-    def elem_id(self) -> str:
-        """The widget's id in the page: `setting-lora-rank`."""
-        return "setting-" + self.path.replace(".", "-").replace("_", "-")
-
-
-_BITS = (("16-bit", 16), ("8-bit", 8), ("4-bit", 4), ("32-bit", 32))
-_SCHEDULES = (("Linear", "linear"), ("Cosine", "cosine"), ("Constant", "constant"))
-_BLOCKS = (("64", 64), ("128", 128), ("256", 256), ("512", 512))
-
-# fmt: off
-SETTINGS: tuple[Setting, ...] = (
-    Setting(path="lora.rank", label="Rank", kind="slider", section="simple", minimum=1, maximum=128, flag="--rank",
-            hint="4 to 8 for a style, more for facts"),
-    Setting(path="lora.alpha", label="Alpha", kind="slider", section="simple", minimum=1, maximum=256, flag="--alpha",
-            hint="Strength, as alpha ÷ rank"),
-    Setting(path="optim.epochs", label="Epochs", kind="number", section="simple", step=0.5, flag="--epochs",
-            hint="How often each row is seen"),
-    Setting(path="quant.bits", label="Base precision", kind="choice", section="simple", choices=_BITS, flag="--bits",
-            hint="4-bit saves memory, 16-bit is faster"),
-    Setting(path=TARGETS, label="Target modules", kind="targets", section="simple", flag="--targets",
-            hint="The linear layers that get an adapter; all of them is the best start"),
-    Setting(path="optim.learning_rate", label="Learning rate", kind="optional number", flag="--lr",
-            unset="suited to the model", hint="Lower it if the loss jumps"),
-    Setting(path="optim.schedule", label="Schedule", kind="choice", choices=_SCHEDULES,
-            hint="How the learning rate falls after the warm-up"),
-    Setting(path="optim.batch_size", label="Batch size", kind="integer", flag="--batch-size",
-            hint="Rows an optimizer step"),
-    Setting(path="optim.steps", label="Steps", kind="optional number", flag="--steps", unset="by epochs",
-            hint="A number here wins over epochs"),
-    Setting(path="data.max_tokens", label="Longest row", kind="integer", step=64, flag="--max-tokens",
-            hint="In tokens; what goes beyond is cut off"),
-    Setting(path="data.holdout", label="Held-out share", kind="number", step=0.05,
-            hint="Rows kept apart to measure what was learned"),
-    Setting(path="optim.warmup", label="Warm-up share", kind="number", step=0.01,
-            hint="Share of steps before the full learning rate"),
-    Setting(path="optim.evaluations", label="Evaluations", kind="integer",
-            hint="How often the held-out rows are measured"),
-    Setting(path="lora.dropout", label="Adapter dropout", kind="number", step=0.05,
-            hint="Against memorizing small datasets"),
-    Setting(path="optim.weight_decay", label="Weight decay", kind="number", step=0.01,
-            hint="Pulls the adapter's weights towards zero"),
-    Setting(path="optim.clip_norm", label="Gradient clipping", kind="number", step=0.1,
-            hint="The largest norm of a step's gradient"),
-    Setting(path="optim.micro_tokens", label="Tokens at once", kind="integer", step=256,
-            hint="Bounds the memory; does not change the result"),
-    Setting(path="quant.block_size", label="4-bit block size", kind="choice", choices=_BLOCKS,
-            hint="Weights that share one scale"),
-    Setting(path="quant.double_quant", label="Compress the 4-bit scales too", kind="toggle",
-            hint="Saves a little more memory"),
-    Setting(path="seed", label="Seed", kind="integer", flag="--seed",
-            hint="The same seed repeats the run"),
+from ui.settings import (
+    ADAPTER_ONLY,
+    BITS,
+    EVERY_METHOD,
+    METHOD,
+    MORE_TARGETS,
+    SETTINGS,
+    TARGETS,
+    TYPED_KINDS,
+    Setting,
+    by_path,
 )
-# fmt: on
-_BY_PATH = {setting.path: setting for setting in SETTINGS}
 
+__all__ = ["MORE_TARGETS", "SETTINGS", "TARGETS", "Setting", "by_path", "changed", "config", "values", "widget"]
 
-def by_path(path: str) -> Setting | None:
-    """The setting with that dotted name, or None where the form has no such widget."""
-    return _BY_PATH.get(path)
+_READERS: dict[str, Callable[[str], Any]] = {
+    "layers": lists.read_layers,
+    "names": lists.read_names,
+    "pattern": lists.read_pattern,
+    "lines": lists.read_lines,
+}
+_WRITERS: dict[str, Callable[[Any], str]] = {
+    "layers": lists.show_layers,
+    "names": lists.show_names,
+    "pattern": lists.show_pattern,
+    "lines": lists.show_lines,
+}
+_LONGEST_TEXT = 20_000
 
 
 def default(path: str) -> Any:
     """What `RunConfig` takes where nothing is said."""
-    return at(to_dict(parse({"name": "x", "data": {"dataset_id": "x"}})), path)
+    return () if path == MORE_TARGETS else at(to_dict(parse({"name": "x", "data": {"dataset_id": "x"}})), path)
 
 
 def widget(setting: Setting) -> Component:
@@ -120,24 +62,33 @@ def widget(setting: Setting) -> Component:
         "interactive": True,
         "elem_classes": classes(setting),
     }
-    start = default(setting.path)
+    start = _shown(setting, default(setting.path))
     if setting.kind == "slider":
         return gr.Slider(setting.minimum, setting.maximum, start, step=setting.step, buttons=[], **common)
     if setting.kind == "choice":
         return gr.Radio(list(setting.choices), value=start, **common)
+    if setting.kind == "menu":
+        return gr.Dropdown(list(setting.choices), value=start, filterable=False, **common)
     if setting.kind == "toggle":
         return gr.Checkbox(start, **common)
     if setting.kind == "targets":
         return gr.CheckboxGroup([], value=[], **common)
+    if setting.kind in TYPED_KINDS:
+        lines = 2 if setting.kind == "lines" else 1
+        return gr.Textbox(start, placeholder=setting.unset, max_length=_LONGEST_TEXT, lines=lines, **common)
     if setting.kind == "optional number":  # a textbox: an empty `gr.Number` turns into 0 when it comes into sight
-        return gr.Textbox(_shown(setting, start), placeholder=setting.unset, max_length=32, **common)
+        return gr.Textbox(start, placeholder=setting.unset, max_length=32, **common)
     return gr.Number(start, step=setting.step, precision=0 if setting.kind == "integer" else None, **common)
 
 
-def hint(setting: Setting, shapes: Sequence[LinearShape]) -> str:
-    """The words under the setting's name, for a model with these layers; without any, it is not known yet."""
-    if setting.path == TARGETS and not shapes:
+def hint(setting: Setting, card: ModelCard | None, method: str) -> str:
+    """The words under the setting's name, for that base model and method; without a model's layers, as far as known."""
+    if setting.path == BITS and method == "full":
+        return "Full fine-tuning changes every weight, so they are kept whole: 16 or 32 bits"
+    if setting.path == TARGETS and (card is None or not card.shapes):
         return "Listed once the model is on this machine; until then every linear layer of its blocks gets one"
+    if setting.path == MORE_TARGETS and card is not None and card.others:
+        return f"What the list above lacks, such as {card.others[0]}, or single layers: layers.3.mlp.up_proj"
     return setting.hint
 
 
@@ -146,39 +97,45 @@ def classes(setting: Setting) -> list[str]:
     return ["segmented"] if setting.kind == "choice" else []
 
 
+def applies(setting: Setting, method: str) -> bool:
+    """Whether the setting means anything to that method; to one that is unknown, everything may."""
+    return method in setting.methods or method not in EVERY_METHOD
+
+
 def config(
     form: Mapping[str, Any], *, name: str, dataset_id: str, base_model: str, shapes: Sequence[LinearShape]
 ) -> RunConfig:
     """The run that the widgets' values (by setting path) describe.
 
     Raises:
-        ConfigError: naming the first setting that is empty or outside its range.
+        ConfigError: naming the first setting that is empty, cannot be read or is outside its range.
     """
     nested: dict[str, Any] = {"name": name, "base_model": base_model, "data": {"dataset_id": dataset_id}}
     for setting in SETTINGS:
-        value = form[setting.path]
-        if setting.kind == "targets":
-            value = _chosen_targets(value, shapes)
-        elif setting.kind == "optional number":
-            value = str(value or "").strip() or None
-        elif value is None:
-            raise ConfigError(f"{setting.label} is empty", hint="Give it a number", field=setting.path)
-        _put(nested, setting.path, value)
+        if applies(setting, form[METHOD]) and setting.path not in (TARGETS, MORE_TARGETS):
+            _put(nested, setting.path, _read(setting, form[setting.path]))
+    if form[METHOD] in ADAPTER_ONLY:
+        _put(nested, TARGETS, _chosen_targets(form[TARGETS], lists.read_names(form[MORE_TARGETS] or ""), shapes))
     return parse(nested)
 
 
 def values(run: RunConfig, shapes: Sequence[LinearShape]) -> dict[str, Any]:
-    """What each widget shows for `run`, by setting path."""
+    """What each widget shows for `run`, by setting path; `config` makes the same run of it."""
     nested = to_dict(run)
-    shown = {setting.path: _shown(setting, at(nested, setting.path)) for setting in SETTINGS}
-    shown[TARGETS] = checked_targets(run.lora.targets, shapes)
-    return shown
+    others = [setting for setting in SETTINGS if setting.path != MORE_TARGETS]
+    shown = {setting.path: _shown(setting, at(nested, setting.path)) for setting in others}
+    listed = _listed_targets(run.lora.targets, shapes)
+    shown[TARGETS] = checked_targets(listed, shapes) if listed else []
+    rest = () if not shapes and run.lora.targets == (AUTO_TARGETS,) else run.lora.targets
+    shown[MORE_TARGETS] = lists.show_names(target for target in rest if target not in listed)
+    return {setting.path: shown[setting.path] for setting in SETTINGS}
 
 
 def changed(run: RunConfig) -> tuple[Setting, ...]:
     """The settings in which `run` differs from the defaults."""
     nested = to_dict(run)
-    return tuple(setting for setting in SETTINGS if at(nested, setting.path) != default(setting.path))
+    settings = (setting for setting in SETTINGS if setting.path != MORE_TARGETS)
+    return tuple(setting for setting in settings if at(nested, setting.path) != default(setting.path))
 
 
 def target_choices(shapes: Sequence[LinearShape]) -> list[tuple[str, str]]:
@@ -199,21 +156,43 @@ def checked_targets(targets: tuple[str, ...], shapes: Sequence[LinearShape]) -> 
     return list(target_rules.suggestions(target_rules.match(targets, shapes)))
 
 
+def _read(setting: Setting, value: Any) -> Any:
+    """A setting's value as `RunConfig` takes it, from its widget's."""
+    if setting.kind in TYPED_KINDS:
+        try:
+            return _READERS[setting.kind](str(value or ""))
+        except ConfigError as error:
+            raise ConfigError(error.title, error.detail, error.hint, field=setting.path) from None
+    if setting.kind == "optional number":
+        return str(value or "").strip() or None
+    if value is None:
+        raise ConfigError(f"{setting.label} is empty", hint="Give it a value", field=setting.path)
+    return value
+
+
 def _shown(setting: Setting, value: Any) -> Any:
     """A setting's value as its widget takes it."""
+    if setting.kind in TYPED_KINDS:
+        return _WRITERS[setting.kind](value)
     if setting.kind == "optional number":
         return "" if value is None else text.number(value)
     return value
 
 
-def _chosen_targets(names: Sequence[str] | None, shapes: Sequence[LinearShape]) -> tuple[str, ...]:
-    """`auto` where the model is not known yet, or where just what it means is checked."""
+def _listed_targets(targets: tuple[str, ...], shapes: Sequence[LinearShape]) -> tuple[str, ...]:
+    """Those of `targets` that boxes in the list of linear layers stand for."""
+    known = {*target_rules.suggestions(shapes), "auto", "all-linear"} if shapes else set()
+    return tuple(target for target in targets if target in known)
+
+
+def _chosen_targets(names: Sequence[str] | None, more: Sequence[str], shapes: Sequence[LinearShape]) -> tuple[str, ...]:
+    """`auto` where just what it means is checked, or where the model is not known yet and nothing is typed."""
     if not shapes:
-        return (AUTO_TARGETS,)
-    if not names:
+        return tuple(more) or (AUTO_TARGETS,)
+    if not names and not more:
         raise ConfigError("No target modules are chosen", hint="Check at least one", field=TARGETS)
     automatic = checked_targets((AUTO_TARGETS,), shapes)
-    return (AUTO_TARGETS,) if set(names) == set(automatic) else tuple(names)
+    return (AUTO_TARGETS, *more) if set(names or ()) == set(automatic) else (*(names or ()), *more)
 
 
 def at(nested: Mapping[str, Any], path: str) -> Any:

@@ -54,7 +54,9 @@ class Curve:
 
 @dataclass
 class Story:
-    """Everything that a run has reported so far. `version` changes with every event."""
+    """Everything that a run has reported so far. `version` changes with every event; accuracies are shares of rows, by
+    the newest evaluation and by the one before the first step.
+    """
 
     version: int = 0
     offset: int = 0
@@ -63,7 +65,9 @@ class Story:
     notes: list[str] = field(default_factory=list)
     started: Started | None = None
     last: StepDone | None = None
-    saved_step: int | None = None
+    saved: Saved | None = None
+    accuracy: float | None = None
+    base_accuracy: float | None = None
     end: Finished | Cancelled | Failed | None = None
     loss: Curve = field(default_factory=Curve)
     evaluation: Curve = field(default_factory=Curve)
@@ -102,7 +106,7 @@ class Story:
         if isinstance(event, StepDone):
             self._step(event)
         elif isinstance(event, EvalDone):
-            self.evaluation.add(event.step, event.loss)
+            self._evaluate(event)
         elif isinstance(event, Started):
             self._start(event)
         elif isinstance(event, Preparing):
@@ -111,7 +115,7 @@ class Story:
         elif isinstance(event, Note):
             self.notes.append(event.text)
         elif isinstance(event, Saved):
-            self.saved_step = event.step
+            self.saved = event
         else:
             self.end = event
 
@@ -124,6 +128,12 @@ class Story:
             self.last = None
         else:
             self.evaluation.cut(event.first_step)
+
+    def _evaluate(self, event: EvalDone) -> None:
+        self.evaluation.add(event.step, event.loss)
+        self.accuracy = event.accuracy
+        if event.step == 0:
+            self.base_accuracy = event.accuracy
 
     def _step(self, event: StepDone) -> None:
         before = self.last

@@ -19,9 +19,10 @@ PHASE_WORDS = {
     "fetching": "Fetching the model",
     "loading": "Loading the model",
     "quantizing": "Quantizing the base",
-    "injecting": "Adding the adapter",
+    "injecting": "Making ready what is trained",
     "tokenizing": "Turning rows into tokens",
 }
+METHOD_WORDS = {"lora": "LoRA", "full": "full fine-tuning", "bitfit": "biases only (BitFit)"}
 STARTER_WORDS = "SmolLM2 135M (starter)"
 
 
@@ -61,6 +62,11 @@ def share(part: float, whole: float) -> str:
     return f"{percent:.3g} %" if 0 < percent < 1 else f"{percent:.1f} %"
 
 
+def percent(value: float) -> str:
+    """A share of 1 as `87.5 %`."""
+    return f"{100 * value:.1f} %"
+
+
 def loss(value: float | None) -> str:
     """Three decimals, or a dash where nothing was measured."""
     return "–" if value is None else f"{value:.3f}"
@@ -91,9 +97,13 @@ def aware(moment: datetime) -> datetime:
 
 
 def base_model(ref: str) -> str:
-    """A base model's name for a heading: the starter's title, a folder's last part, a hub id as it is."""
+    """A base model's name for a heading: the starter's title, a folder's last part, a hub id as it is; the folder of
+    a model that was trained here has no name of its own.
+    """
     if ref == "starter":
         return STARTER_WORDS
+    if trained := re.fullmatch(r".*[\\/]runs[\\/](\w+)[\\/]adapter", ref):
+        return f"model of run {trained[1][-6:]}"
     is_path = ref.startswith(("/", ".", "~")) or "\\" in ref
     return re.split(r"[\\/]", ref.rstrip("\\/"))[-1] if is_path else ref
 

@@ -42,7 +42,7 @@ def new_update(
     }
     device = device_of(layer.base)
     if isinstance(layer, LoraEmbedding):
-        update = LowRank(*_embedding_start(placement, generator, config), **settings)
+        update = LowRank(*_embedding_start(placement, generator), **settings)
     elif placement.parts:
         update = _fused(placement, config, generator, settings)
     else:
@@ -101,14 +101,13 @@ def _place(
     )
 
 
-def _embedding_start(placement: Placement, generator: torch.Generator, config: LoraConfig) -> tuple[Tensor, Tensor]:
-    """A zero and B normal, as peft has it: a token's row of A learns, and the random B spreads what it learned. Where
-    A is frozen they change places: an A that stays zero would never let anything be learned."""
-    in_features, out_features = placement.shape.in_features, placement.shape.out_features
-    if config.freeze_a:
-        drawn = torch.randn(placement.rank, in_features, generator=generator)
-        return drawn, torch.zeros(out_features, placement.rank)
-    return torch.zeros(placement.rank, in_features), torch.randn(out_features, placement.rank, generator=generator)
+def _embedding_start(placement: Placement, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A zero and B normal, as peft has it: a token's row of A learns, and the random B spreads what it learned."""
+    shape = placement.shape
+    return (
+        torch.zeros(placement.rank, shape.in_features),
+        torch.randn(shape.out_features, placement.rank, generator=generator),
+    )
 
 
 def _fused(placement: Placement, config: LoraConfig, generator: torch.Generator, settings: dict[str, Any]) -> FusedRank:

@@ -102,12 +102,10 @@ def _lies_in(name: str, outer: Sequence[str] | set[str]) -> bool:
 
 def _untie(model: nn.Module, chosen: Sequence[LinearShape], shapes: Sequence[LinearShape]) -> tuple[LinearShape, ...]:
     """`chosen`, where the tied head and its embedding are one layer, the embedding's; whichever of them was named."""
-    if not {"head", "embedding"} & {shape.kind for shape in chosen}:
-        return tuple(chosen)
     embedding = input_embedding(model)
     ends = [shape for shape in shapes if model.get_submodule(shape.name) is embedding]
     others = [shape for shape in chosen if shape.kind != "head" and shape not in ends]
-    return (*ends, *others)
+    return (*ends, *others) if len(others) < len(chosen) else tuple(chosen)
 
 
 def _parts(model: nn.Module, shape: LinearShape, config: LoraConfig) -> tuple[Tensor, ...]:

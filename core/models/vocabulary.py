@@ -6,26 +6,15 @@ from collections.abc import Sequence
 
 import torch
 
-from core.errors import ConfigError
 from core.models.load import LoadedModel
 
 
 def add_tokens(loaded: LoadedModel, texts: Sequence[str]) -> tuple[int, ...]:
-    """Let each of `texts` be one token of `loaded`, which is changed; returns their ids.
+    """Let each of `texts`, all different, be one token of `loaded`, which is changed; returns their ids.
 
     A new token's embedding begins as the mean of what its text was read as before, and so does its row of the output
     head. A text that is one token already stays that token.
-
-    Raises:
-        ConfigError: on `lora.new_tokens`, where a text is given twice or is nothing but white space.
     """
-    for text in texts:
-        if not text.strip() or texts.count(text) > 1:
-            raise ConfigError(
-                f"The new token {text!r} is {'empty' if not text.strip() else 'there twice'}",
-                hint="Give each new token once",
-                field="lora.new_tokens",
-            )
     tokenizer = loaded.tokenizer
     pieces = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     tokenizer.add_tokens(list(texts))

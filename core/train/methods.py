@@ -74,11 +74,7 @@ class Method(Protocol):
         """The dtype that the base is loaded in, where `computed` is the faster one to compute in."""
 
     def extend(self, loaded: LoadedModel) -> None:
-        """Give the tokenizer and the model what rows may need before they are encoded: new tokens.
-
-        Raises:
-            ConfigError: a token cannot be added.
-        """
+        """Give the tokenizer and the model what rows may need before they are encoded: new tokens."""
 
     def begin(
         self, loaded: LoadedModel, objective: Objective, rows: Sequence[Any], computed: torch.dtype

@@ -14,6 +14,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from core.events import Cancelled, Event, Failed, Finished, Preparing, Started, StepDone
 from jobs.home import RunFolder
 from jobs.journal import EventWriter, read_wish
@@ -116,6 +119,18 @@ def write_adapter(folder: Path, weights: bytes = b"weights") -> None:
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     (folder / "adapter_model.safetensors").write_bytes(weights)
     (folder / "README.md").write_text("# An adapter\n")
+
+
+def write_model(folder: Path, architecture: str = "LlamaForCausalLM") -> None:
+    """A whole model's files as far as jobs look at them: two shards, and what does not belong to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    (folder / "tokenizer.json").write_text("{}")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    for name, shard in shards.items():
+        save_file({name: np.zeros(2, np.float32)}, folder / shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    (folder / "training_args.bin").write_bytes(b"secret")
 
 
 def _finish(folder: RunFolder, step: int, stopped: bool = False) -> Iterator[Event]:

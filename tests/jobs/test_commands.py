@@ -189,6 +189,16 @@ BAD_REQUESTS = [
     (("train", "--output", "out", "--data", "rows.jsonl", "--rank", "999"), "Rank 999"),
     (("train", "--output", "out", "--data", "rows.jsonl", "--targets", "q_prj"), "q_proj"),
     (("train", "--output", "out", "--data", "rows.jsonl", "--bits", "5"), "Bits is 5"),
+    (("train", "--output", "out", "--data", "rows.jsonl", "--method", "full", "--bits", "4"), "cannot be trained"),
+    (("train", "--output", "out", "--data", "rows.jsonl", "--method", "bitfit"), "no biases to train"),
+    (("train", "--output", "out", "--data", "rows.jsonl", "--init", "magic"), "Init is 'magic'"),
+    (("train", "--output", "out", "--data", "rows.jsonl", "--rank", "3", "--init", "orthogonal"), "3 is odd"),
+    (("train", "--output", "out", "--data", "rows.jsonl", "--layers", "0-x"), "--layers: '0-x'"),
+    (("train", "--output", "out", "--data", "rows.jsonl", "--layers", "7"), "layer 7"),
+    (("train", "--output", "out", "--data", "rows.jsonl", "--rank-pattern", "q_prj=4"), "'q_prj'"),
+    (("train", "--output", "out", "--data", "rows.jsonl", "--task", "classification"), "no labels"),
+    (("combine", "--adapter", "nowhere", "--output", "x"), "nowhere"),
+    (("export", "--adapter", ".", "--to", "peft", "--output", "x", "--fp32"), "about merging"),
     (("train", "--output", "out", "--data", "rows.jsonl", "--epochs", "1", "--steps", "1"), "Epochs and steps"),
     (("train", "--output", "out", "--data", "rows.jsonl", "--model", "./nowhere"), "./nowhere"),
     (("train", "--output", "out", "--data", "rows.jsonl", "--config", "unknown.yaml"), "lora.ranks"),
@@ -264,13 +274,35 @@ def test_an_adapter_is_exported_as_folder_zip_and_merged_model(
     merged = terminal("export", "--adapter", "out", "--to", "merged", "--output", tmp_path / "merged")
     assert merged.code == 0, merged.err
     assert (tmp_path / "merged" / "config.json").is_file()
-    assert "not there yet" in refusal(
-        terminal("export", "--adapter", "out", "--to", "gguf", "--output", tmp_path / "x")
-    )
+    assert "moves a weight by up to" in merged.err
+    gguf = terminal("export", "--adapter", "out", "--to", "gguf", "--output", tmp_path / "a.gguf")
+    assert gguf.code == 0 and (tmp_path / "a.gguf").read_bytes().startswith(b"GGUF")
     assert "'onnx'" in refusal(terminal("export", "--adapter", "out", "--to", "onnx", "--output", tmp_path / "x"))
     assert "is there already" in refusal(
         terminal("export", "--adapter", "out", "--to", "merged", "--output", tmp_path / "merged")
     )
+
+
+def test_adapters_are_combined_and_shrunk(trained: tuple[Terminal, Answer, Path], tmp_path: Path) -> None:
+    terminal, _, _ = trained
+    both = ("combine", "--adapter", "out", "--adapter", "out", "--weight", 0.5, "--weight", 0.25)
+    answer = terminal(*both, "--output", tmp_path / "sum")
+    assert (answer.code, "The sum is exact" in answer.err) == (0, True), answer.err
+    assert json.loads((tmp_path / "sum" / "adapter_config.json").read_text())["r"] == 8
+    answer = terminal("shrink", "--adapter", tmp_path / "sum", "--rank", 4, "--output", tmp_path / "small")
+    assert (answer.code, "Rank 4 keeps 100.0%" in answer.err) == (0, True), answer.err
+    assert "give one of the two" in refusal(terminal("shrink", "--adapter", "out", "--output", tmp_path / "x"))
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_dataset_decides_on_the_task_where_nobody_does(terminal: Terminal, tiny_model: Path) -> None:
+    (terminal.folder / "moods.csv").write_text("text,label\n" + "what a day,good\noh no,bad\n" * 4)
+    options = ("--data", "moods.csv", "--output", "out", "--model", tiny_model, "--rank", 4, "--steps", 1)
+    assert "have labels and no answers" in refusal(terminal("train", *options, "--task", "chat"))
+    assert _store(terminal).datasets() == ()
+    terminal("train", *options, "--json")
+    (run,) = _store(terminal).runs()
+    assert run.config.task == "classification"
 
 
 def test_runs_are_listed_and_shown(trained: tuple[Terminal, Answer, Path]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from core.config import RunConfig
-from core.data.records import Conversation, Message, Passage
+from core.data.records import Conversation, Labeled, Message, Passage
 from core.errors import ConfigError, ModelError
-from core.events import EvalDone, Finished, Note, Preparing
+from core.events import EvalDone, Finished, Note, Preparing, Saved
 from jobs.service import Estimate, Machine, RunProblem
 from tests.ui.stand_in import NOW, XSS, adapter, dataset, model_card, run, run_config
 from tests.ui.test_story import started, step, told
@@ -29,6 +31,8 @@ def test_the_preview_marks_what_is_trained() -> None:
     html = datasets.preview([conversation("hi", "Ahoy")], 96)
     assert html.count("turn trained") == 1 and "the first 1 of 96" in html
     assert "turn trained" in datasets.preview([Passage(text="all of it", source_row=1)], 1)
+    pair = datasets.preview([Labeled(text="a", text_pair="b", label="yes", source_row=1)], 1)
+    assert pair.count('class="turn"') == 2 and pair.count("turn trained") == 1
 
 
 def test_a_datasets_line_counts_what_it_holds_and_what_was_left_out() -> None:
@@ -66,6 +70,47 @@ def test_a_model_that_is_not_here_is_fetched_later() -> None:
     assert "fetched when the run starts" in ready.model_line(model_card(()))
 
 
+@pytest.mark.parametrize(
+    ("method", "words"), [("lora", "rank 8"), ("full", "every weight: 210 modules"), ("bitfit", "biases alone: 210")]
+)
+def test_every_method_is_counted_alike(method: str, words: str) -> None:
+    html = ready.summary(run_config(method=method), dataset(), ESTIMATE, None)
+    assert words in html and "2.4 M of 134.5 M" in html and "9.8 MB" in html
+    story = told(started(), step(1), Saved(step=1, path="x", bytes=5_000_000), finished(1.1, output_bytes=9_800_000))
+    tiles = run_view.tiles(run(config=run_config(method=method), state="finished"), story)
+    for figure in ("1.0 % of 1,000", "5.0 MB", "9.8 MB", "7.0 GB"):
+        assert figure in tiles
+
+
+def test_a_classifiers_page_tells_its_accuracy_and_why_it_does_not_chat() -> None:
+    config = run_config(task="classification")
+    story = told(
+        started(), EvalDone(step=0, loss=0.7, accuracy=0.5), step(1), EvalDone(step=1, loss=0.3, accuracy=0.925),
+        finished(0.3, 0.7),
+    )  # fmt: skip
+    done = run(config=config, state="finished", ended_at=NOW)
+    assert "92.5 %" in run_view.tiles(done, story) and "before: 50.0 %" in run_view.tiles(done, story)
+    verdict = run_view.verdict(done, story)
+    assert "50.0 % → 92.5 %" in verdict and "no words to chat with" in verdict
+    assert "Accuracy" not in run_view.tiles(run(), told(started(), step(1)))
+
+
+def test_a_whole_models_page_says_what_it_is_good_for() -> None:
+    done = run(config=run_config(method="full"), state="finished", ended_at=NOW)
+    assert "base model of a new run" in run_view.verdict(done, told(started(), step(1), finished(1.1)))
+    assert "Full fine-tuning".lower() in run_view.head(done).lower() and "rank" not in run_view.head(done)
+    assert "Rank" not in run_view.settings(done, told(started()))
+
+
+def test_the_library_offers_other_formats_to_adapters_that_can_have_them() -> None:
+    assert library.adapter_list([adapter()], NOW).count("?to=") == 3
+    for other in (adapter(task="classification"), adapter(method="bitfit", rank=0, targets=())):
+        assert "?to=" not in library.adapter_list([other], NOW)
+    classifier = library.adapter_list([adapter(task="classification")], NOW)
+    assert "/playground" not in classifier and 'class="pick"' not in classifier and "Classifier" in classifier
+    assert "BitFit" in library.adapter_list([adapter(method="bitfit", rank=0, targets=())], NOW)
+
+
 def test_a_runs_progress_names_its_phase_then_its_step() -> None:
     waiting = run_view.progress(run(state="queued", started_at=None), Story(), NOW)
     assert "Waiting for its turn" in waiting
@@ -82,10 +127,10 @@ def test_a_failed_run_says_what_to_do_and_one_that_goes_on_again_does_not() -> N
     assert "NaN" not in run_view.progress(run(state="running", error=error), Story(), NOW)
 
 
-def finished(eval_loss: float | None, base: float | None = 2.7) -> Finished:
+def finished(eval_loss: float | None, base: float | None = 2.7, output_bytes: int = 0) -> Finished:
     return Finished(
-        output="a", steps=1, tokens=50, seconds=1, tokens_per_second=50, peak_rss_bytes=1,
-        first_loss=2.0, last_loss=1.0, eval_loss=eval_loss, base_eval_loss=base,
+        output="a", steps=1, tokens=50, seconds=1, tokens_per_second=50, peak_rss_bytes=7_000_000_000,
+        first_loss=2.0, last_loss=1.0, eval_loss=eval_loss, base_eval_loss=base, output_bytes=output_bytes,
     )  # fmt: skip
 
 
@@ -116,7 +161,9 @@ def test_nothing_a_person_named_is_markup() -> None:
     pieces = [
         run_view.head(bad), run_view.progress(bad, story, NOW), run_view.settings(bad, story), run_view.timeline(story),
         run_view.run_list([(bad, story)], NOW), library.adapter_list([adapter(name=XSS, targets=(XSS,))], NOW),
-        datasets.preview([conversation(XSS, XSS)], 1), datasets.line(dataset(row_format=XSS), []),
+        datasets.preview([conversation(XSS, XSS)], 1), library.adapter_list([adapter(id=XSS, name=XSS)], NOW),
+        datasets.preview([Labeled(text=XSS, text_pair=XSS, label=XSS, source_row=1)], 1),
+        datasets.line(dataset(row_format=XSS), []),
         ready.summary(config, dataset(name=XSS), ESTIMATE, None), ready.command_html(config, XSS),
         frame.machine_line(machine(bad), ""),
     ]  # fmt: skip

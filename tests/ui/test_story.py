@@ -81,7 +81,13 @@ def test_phases_notes_and_checkpoints_are_kept_in_order() -> None:
         Preparing(phase="loading", detail="tiny"), Note(text="two rows were cut"), started(), Saved(step=3, path="x")
     )
     assert story.phases == ["loading\ttiny"] and story.notes == ["two rows were cut"]
-    assert story.saved_step == 3 and story.phase is None
+    assert story.saved is not None and story.saved.step == 3 and story.phase is None
+
+
+def test_accuracy_is_that_of_the_newest_evaluation_and_that_from_before_the_first_step() -> None:
+    story = told(started(), EvalDone(step=0, loss=0.7, accuracy=0.5), step(1), EvalDone(step=1, loss=0.3, accuracy=0.9))
+    assert (story.base_accuracy, story.accuracy) == (0.5, 0.9)
+    assert told(started(), EvalDone(step=0, loss=0.7)).accuracy is None
 
 
 def test_a_resumed_run_is_no_longer_over() -> None:

@@ -53,6 +53,8 @@ def test_a_moment_without_a_zone_is_taken_as_utc() -> None:
         ("/models/my-model/", "my-model"),
         ("owner/name", "owner/name"),
         ("C:\\models\\m", "m"),
+        ("/home/me/runs/01M80RASNXTDJF4VTPKA0J641H/adapter", "model of run 0J641H"),
+        ("/home/me/adapter", "adapter"),
     ],
 )
 def test_a_base_model_has_a_short_name(ref: str, words: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from gradio.utils import get_upload_folder
 
-from core.errors import DataError
+from core.config import parse
+from core.errors import ConfigError, DataError
 from jobs.service import Service
 from ui import forms
 from ui.pages.train import TrainPage
@@ -41,7 +42,7 @@ def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def form(dataset_id: str | None, key: str = "visit", **changes: Any) -> tuple[Any, ...]:
-    settings = {setting.path: forms.default(setting.path) for setting in forms.SETTINGS} | changes
+    settings = forms.values(parse({"name": "x", "data": {"dataset_id": "x"}}), ()) | changes
     return (key, dataset_id, "starter", "", "", *settings.values())
 
 
@@ -77,6 +78,58 @@ def test_an_error_stands_beside_its_setting_alone(page: TrainPage) -> None:
     assert news["launch"]["value"] == "Check rank"
     mended = page.refresh(*form(chosen))
     assert not any("faulty" in mended[path]["elem_classes"] for path in Names.fields)
+
+
+def test_an_errors_setting_is_found_by_a_part_of_its_name(page: TrainPage) -> None:
+    chosen = page.example("captain")["dataset"]["value"]
+    news = page.refresh(*form(chosen, **{"lora.rank_pattern": "layers.3.mlp.up_proj=0"}))
+    marked = [path for path in Names.fields if "faulty" in news[path]["elem_classes"]]
+    assert marked == ["lora.rank_pattern"] and news["launch"]["value"] == "Check rank per module"
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "says"),
+    [
+        ({"method": "full", "quant.bits": 4}, "quant.bits", "cannot be trained"),
+        ({"lora.init": "loftq"}, "lora.init", "not quantized"),
+        ({"lora.init": "orthogonal", "lora.rank": 7}, "lora.init", "7 is odd"),
+        ({"lora.init": "pissa", forms.MORE_TARGETS: "qkv_proj:v"}, "lora.init", "whole matrices"),
+        ({"lora.freeze_a": True, "optim.lora_plus_ratio": 16}, "optim.lora_plus_ratio", "A is frozen"),
+        ({"task": "classification"}, "task", "no labels"),
+    ],
+    ids=str,
+)
+def test_a_contradiction_is_told_before_launch(page: TrainPage, changes: dict[str, Any], path: str, says: str) -> None:
+    chosen = page.example("captain")["dataset"]["value"]
+    news = page.refresh(*form(chosen, **changes))
+    assert not news["launch"]["interactive"]
+    assert "faulty" in news[path]["elem_classes"] and says in news[path]["info"]
+    with pytest.raises(ConfigError):
+        page.launch(*form(chosen, **changes))
+    assert page.service.runs() == ()
+
+
+def test_what_a_method_has_no_use_for_is_out_of_sight_and_keeps_its_value(page: TrainPage) -> None:
+    chosen = page.example("captain")["dataset"]["value"]
+    for method, hidden in (("lora", set()), ("full", {"lora.rank", "quant.skip"}), ("bitfit", {"lora.rank"})):
+        news = page.refresh(*form(chosen, method=method))
+        assert {path for path in ("lora.rank", "quant.skip") if news[path]["visible"] == "hidden"} == hidden
+        assert "value" not in news["lora.rank"]
+        assert news["optim.epochs"]["visible"] is True
+    assert page.refresh(*form(chosen, method="full"))["run_name"]["placeholder"] == "the-captain-full"
+
+
+def test_the_task_follows_from_the_dataset_and_can_be_changed(page: TrainPage, uploads: Path) -> None:
+    assert page.service.task_of(page.example("captain")["dataset"]["value"]) == "chat"
+    path = uploads / "moods.csv"
+    path.write_text("text,label\nwhat a day,good\noh no,bad\n")
+    news = page.upload(str(path))
+    chosen = news["dataset"]["value"]
+    assert news["task"] == "classification"
+    assert "2 labeled texts" in news["dataset_status"] and news["preview"].count("turn trained") == 2
+    assert page.refresh(*form(chosen, task="classification"))["launch"]["value"] == "Launch"
+    refused = page.refresh(*form(chosen, task="chat"))
+    assert refused["launch"]["value"] == "Check task" and "labels" in refused["task"]["info"]
 
 
 def test_a_form_begins_with_an_earlier_runs_settings(page: TrainPage) -> None:

@@ -1,14 +1,15 @@
-"""How a dataset looks on the Train page: its line, and its rows with the trained turns marked."""
+"""How a dataset looks on the Train page: its line, and its rows with what is learned to write marked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.data.records import Conversation, Record
+from core.data.records import Conversation, Labeled, Record
 from jobs.service import Dataset
 from ui import markup, text
 
 PREVIEW_ROWS = 20
+_KINDS: dict[type[Record], str] = {Conversation: "conversation", Labeled: "labeled text"}
 LONGEST_TURN = 700
 
 
@@ -19,8 +20,7 @@ def choices(datasets: Sequence[Dataset]) -> list[tuple[str, str]]:
 
 def line(dataset: Dataset, rows: Sequence[Record]) -> str:
     """`✓ 96 conversations · OpenAI messages · 3 rows left out`."""
-    is_chat = not rows or isinstance(rows[0], Conversation)
-    parts = [text.plural(dataset.rows, "conversation" if is_chat else "passage"), dataset.row_format]
+    parts = [text.plural(dataset.rows, _KINDS.get(type(rows[0]), "passage") if rows else "row"), dataset.row_format]
     if dataset.skipped:
         parts.append(f"{text.plural(dataset.skipped, 'row')} left out")
     words = " · ".join(markup.esc(part) for part in parts)
@@ -38,13 +38,16 @@ def preview(rows: Sequence[Record], total: int) -> str:
 def _row(record: Record) -> str:
     if isinstance(record, Conversation):
         turns = "".join(_turn(message.role, message.content) for message in record.messages)
+    elif isinstance(record, Labeled):
+        texts = [record.text] if record.text_pair is None else [record.text, record.text_pair]
+        turns = "".join(_turn("given", content) for content in texts) + _turn("label", record.label)
     else:
         turns = _turn("text", record.text)
     return f'<li><span class="row-number">{record.source_row}</span><div class="turns">{turns}</div></li>'
 
 
 def _turn(role: str, content: str) -> str:
-    is_trained = role in ("assistant", "text")
+    is_trained = role in ("assistant", "text", "label")
     cut = content if len(content) <= LONGEST_TURN else content[:LONGEST_TURN].rstrip() + " …"
     mark = " trained" if is_trained else ""
     return f'<div class="turn{mark}"><span class="role">{markup.esc(role)}</span><p>{markup.esc(cut)}</p></div>'

@@ -1,6 +1,6 @@
 """The Library: every adapter that was trained here, to be compared, downloaded and renamed.
 
-Ids: `#adapter-list`, in it one `.adapter` with `data-id` each, with `.download`, `.compare` and `.rename`;
+Ids: `#adapter-list`, in it one `.adapter` with `data-id` each, with `.download`, `.formats`, `.compare` and `.rename`;
 `#compare-selected`; `#rename-name` and `#rename-save` once a rename is asked for.
 """
 
@@ -34,6 +34,14 @@ element.addEventListener('click', (event) => {
 });
 watch('value', update);
 """
+
+
+# Forms other than the one it was trained in: what they are called, and what they are for.
+_FORMS = (
+    ("portable", "Portable", "plain LoRA, for vLLM and others"),
+    ("gguf", "GGUF", "for llama.cpp"),
+    ("merged", "Merged model", "base and adapter as one"),
+)
 
 
 def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
@@ -90,16 +98,41 @@ def _item(adapter: Adapter, now: datetime) -> str:
     esc = markup.esc
     return (
         f'<li class="adapter card" data-id="{esc(adapter.id)}">'
-        f'<label class="pick-label"><input class="pick" type="checkbox" value="{esc(adapter.id)}">'
-        f'<span class="visually-hidden">Select {esc(adapter.name)}</span></label>'
-        f'<div class="adapter-name"><h2>{esc(adapter.name)}</h2><p>{esc(text.base_model(adapter.base_model))} · '
-        f"{esc(text.ago(adapter.created_at, now))} · <code>#{esc(adapter.fingerprint)}</code>"
+        f'{_pick(adapter)}<div class="adapter-name"><h2>{esc(adapter.name)}</h2>'
+        f"<p>{esc(text.base_model(adapter.base_model))} · {esc(text.ago(adapter.created_at, now))} · "
+        f"<code>#{esc(adapter.fingerprint)}</code>"
         f"{_run_link(adapter)}</p></div>"
-        f'<dl class="adapter-facts">{_facts(adapter)}</dl><div class="adapter-actions">'
-        f'<a class="as-button small compare" href="/playground?adapters={esc(adapter.id)}">Compare</a>'
+        f'<dl class="adapter-facts">{_facts(adapter)}</dl><div class="adapter-actions">{_compare(adapter)}'
         f'<a class="as-button small download" href="{esc(addresses.adapter_zip(adapter.id))}" download>Download</a>'
-        f'<button class="as-button small plain rename" type="button">Rename</button></div></li>'
+        f'{_formats(adapter)}<button class="as-button small plain rename" type="button">Rename</button></div></li>'
     )
+
+
+def _pick(adapter: Adapter) -> str:
+    """The box for comparing; a classifier has nothing to say in the Playground."""
+    if not adapter.can_chat:
+        return "<span></span>"
+    return (
+        f'<label class="pick-label"><input class="pick" type="checkbox" value="{markup.esc(adapter.id)}">'
+        f'<span class="visually-hidden">Select {markup.esc(adapter.name)}</span></label>'
+    )
+
+
+def _compare(adapter: Adapter) -> str:
+    if not adapter.can_chat:
+        return '<span class="card-hint" title="It names a class and has no words to chat with">Classifier</span>'
+    return f'<a class="as-button small compare" href="/playground?adapters={markup.esc(adapter.id)}">Compare</a>'
+
+
+def _formats(adapter: Adapter) -> str:
+    """The forms for other programs, each made when it is asked for; they are made for language models' LoRA alone."""
+    if not adapter.can_chat or adapter.method != "lora":
+        return ""
+    links = "".join(
+        f'<a href="{markup.esc(addresses.adapter_zip(adapter.id, form))}">{title}<small>{purpose}</small></a>'
+        for form, title, purpose in _FORMS
+    )
+    return f'<details class="formats"><summary>Other formats</summary><div>{links}</div></details>'
 
 
 def _facts(adapter: Adapter) -> str:
@@ -108,14 +141,22 @@ def _facts(adapter: Adapter) -> str:
         change = f"{text.loss(adapter.base_eval_loss)} → {change}"
     pairs = [
         ("Held-out loss", change),
-        ("Rank, alpha", f"{adapter.rank}, {text.number(adapter.alpha)}"),
-        ("Targets", _target_words(adapter.targets)),
+        *_what(adapter),
         ("Size", text.size(adapter.bytes)),
     ]
     return "".join(
         f'<div><dt>{markup.esc(label)}</dt><dd title="{markup.esc(value)}">{markup.esc(value)}</dd></div>'
         for label, value in pairs
     )
+
+
+def _what(adapter: Adapter) -> list[tuple[str, str]]:
+    if adapter.method == "bitfit":
+        return [("Method", "BitFit"), ("Targets", "biases")]
+    return [
+        ("Rank, alpha", f"{adapter.rank}, {text.number(adapter.alpha)}"),
+        ("Targets", _target_words(adapter.targets)),
+    ]
 
 
 def _target_words(targets: tuple[str, ...]) -> str:

@@ -1,7 +1,8 @@
 """The Playground: one prompt, and the base model and up to five adapters answer side by side.
 
-`/playground?adapters=ID,ID` opens with these adapters. Ids: `#adapters` the choice, `#panes` the row, `#pane-0` the
-base and `#pane-1` … the adapters, `#prompt`, `#send`, `#stop-reply`, `#clear`; `#chat-…` the settings.
+`/playground?adapters=ID,ID` opens with these adapters, `/playground?base=ID` with a model that full fine-tuning made.
+Ids: `#base-model` and `#adapters` the choices, `#panes` the row, `#pane-0` the base and `#pane-1` … the adapters,
+`#prompt`, `#send`, `#stop-reply`, `#clear`; `#chat-…` the settings. Classifiers are not offered: they do not talk.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
         )
     )
     with gr.Row(elem_classes=["playground-bar"]):
-        choice = _adapter_choice()
+        base, choice = _base_choice(), _adapter_choice()
     hint = gr.HTML("", elem_id="playground-hint", apply_default_css=False)
     with gr.Row(elem_id="panes", elem_classes=["panes"]):
         slots = [
@@ -56,7 +57,14 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
     ):
         sampling = _sampling_widgets()
     widgets = Widgets(
-        banner=banner, choice=choice, hint=hint, slots=slots, sampling=sampling, talk=gr.State(None), **composer
+        banner=banner,
+        base=base,
+        choice=choice,
+        hint=hint,
+        slots=slots,
+        sampling=sampling,
+        talk=gr.State(None),
+        **composer,
     )
     _wire(page, PlaygroundPage(service, widgets))
 
@@ -66,6 +74,7 @@ class Widgets:
     """Everything on the page that handlers read or answer for."""
 
     banner: gr.HTML
+    base: gr.Dropdown
     choice: gr.Dropdown
     hint: gr.HTML
     slots: list[gr.HTML]
@@ -81,6 +90,7 @@ class Widgets:
         """What an answer changes."""
         return [
             self.banner,
+            self.base,
             self.choice,
             self.hint,
             *self.slots,
@@ -94,9 +104,12 @@ class Widgets:
 
 @dataclass(kw_only=True)
 class Talk:
-    """One visitor's panes. `is_stopped` is how the Stop button reaches the answer that streams."""
+    """One visitor's panes, and the base model that answers where no adapter says which. `is_stopped` is how the Stop
+    button reaches the answer that streams.
+    """
 
     panes: list[PaneState] = field(default_factory=list)
+    base: str = STARTER
     is_stopped: bool = False
 
 
@@ -120,28 +133,33 @@ class PlaygroundPage:
 
     def open(self, request: gr.Request) -> News:
         """A visitor arrives, perhaps with adapters in the address."""
-        adapters = self.service.adapters()
+        every = self.service.adapters()
+        adapters = [adapter for adapter in every if adapter.can_chat]
         wanted = [part for part in request.query_params.get("adapters", "").split(",") if part]
         chosen = [adapter_id for adapter_id in wanted if any(adapter.id == adapter_id for adapter in adapters)]
         chosen = chosen[: panes.MOST_PANES - 1]
-        missing = len(wanted) - len(chosen)
-        choices = [
-            (f"{adapter.name} #{adapter.fingerprint[:4]} · rank {adapter.rank}", adapter.id) for adapter in adapters
-        ]
+        silent = [adapter for adapter in every if adapter.id in wanted and not adapter.can_chat]
+        base = self._base_of(request.query_params.get("base", ""))
         return {
-            self.widgets.choice: gr.update(choices=choices, value=chosen, visible=bool(adapters)),
-            self.widgets.hint: _hint(adapters, missing),
-            **self.choose(chosen, Talk()),
+            self.widgets.choice: gr.update(choices=_choices(adapters), value=chosen, visible=bool(adapters)),
+            self.widgets.hint: _hint(adapters, len(wanted) - len(chosen), silent),
+            **self.choose(chosen, Talk(base=base)),
         }
+
+    def choose_base(self, base: str, talk: Talk | None) -> News:
+        """Let another base model answer, without adapters: those that were chosen may be another's."""
+        known = any(base == ref for _, ref in self._bases()) or (talk is not None and base == talk.base)
+        return {self.widgets.choice: gr.update(value=[]), **self.choose((), Talk(base=base if known else STARTER))}
 
     def choose(self, ids: Sequence[str] | None, talk: Talk | None) -> News:
         """Show a pane for each adapter; conversations that are there stay."""
         talk = talk or Talk()
         known = {adapter.id: adapter for adapter in self.service.adapters()}
-        chosen = [known[adapter_id] for adapter_id in ids or () if adapter_id in known]
-        base = chosen[0].base_model if chosen else STARTER
-        talk.panes = panes.arrange(chosen, text.base_model(base), talk.panes)
-        news = self._draw(talk)
+        chosen = [known[adapter_id] for adapter_id in ids or () if adapter_id in known and known[adapter_id].can_chat]
+        if chosen:
+            talk.base = chosen[0].base_model
+        talk.panes = panes.arrange(chosen, self._title_of(talk.base), talk.panes)
+        news = {**self._draw(talk), self.widgets.base: self._base_news(talk)}
         for slot in self.widgets.slots[len(talk.panes) :]:
             news[slot] = gr.update(value="", visible=False)
         return {**news, self.widgets.talk: talk}
@@ -184,6 +202,7 @@ class PlaygroundPage:
         asked = [Pane(adapter=pane.adapter_id, messages=pane.messages(options.system)) for pane in talk.panes]
         updates = self.service.chat(
             asked,
+            base_model=None if len(asked) > 1 or talk.base == STARTER else talk.base,
             max_new_tokens=options.max_new_tokens,
             temperature=options.temperature,
             top_p=options.top_p,
@@ -202,6 +221,27 @@ class PlaygroundPage:
                 if isinstance(update, Waiting) or time.monotonic() - drawn > REDRAW_SECONDS:
                     drawn = time.monotonic()
                     yield self._draw(talk)
+
+    def _base_of(self, model_id: str) -> str:
+        """The folder of the whole model of that id, else the starter."""
+        models = self.service.trained_models() if model_id else ()
+        return next((str(model.path) for model in models if model.id == model_id and model.can_chat), STARTER)
+
+    def _bases(self) -> list[tuple[str, str]]:
+        """The starter and the models that were trained here, by name and by what the service calls them."""
+        models = [(model.name, str(model.path)) for model in self.service.trained_models() if model.can_chat]
+        return [(text.STARTER_WORDS, STARTER), *models]
+
+    def _base_news(self, talk: Talk) -> Any:
+        """The choice of base models, with that of the adapters among them; there only if there is a choice."""
+        bases = self._bases()
+        here = [] if any(talk.base == ref for _, ref in bases) else [(text.base_model(talk.base), talk.base)]
+        return gr.update(choices=[*bases, *here], value=talk.base, visible=len(bases) > 1)
+
+    def _title_of(self, base: str) -> str:
+        """What a base model is called; one that was trained here has a name of its own."""
+        names = {ref: name for name, ref in self._bases()}
+        return names.get(base) or text.base_model(base)
 
     def _check_bases(self, talk: Talk) -> None:
         chosen = [self.service.adapter(pane.adapter_id) for pane in talk.panes if pane.adapter_id]
@@ -233,6 +273,24 @@ def _take(pane: PaneState, delta: Any) -> None:
     pane.waiting = ""
     if pane.reply is not None:
         pane.reply.take(delta)
+
+
+def _choices(adapters: Sequence[Adapter]) -> list[tuple[str, str]]:
+    def words(adapter: Adapter) -> str:
+        return f"rank {adapter.rank}" if adapter.method == "lora" else "biases"
+
+    return [(f"{adapter.name} #{adapter.fingerprint[:4]} · {words(adapter)}", adapter.id) for adapter in adapters]
+
+
+def _base_choice() -> gr.Dropdown:
+    return gr.Dropdown(
+        [(text.STARTER_WORDS, STARTER)],
+        value=STARTER,
+        label="Base model",
+        elem_id="base-model",
+        interactive=True,
+        visible=False,
+    )
 
 
 def _adapter_choice() -> gr.Dropdown:
@@ -289,6 +347,7 @@ def _wire(page: gr.Blocks, handlers: PlaygroundPage) -> None:
         tells(handlers.send), [widgets.prompt, widgets.talk, *widgets.sampling], widgets.all,
         show_progress="hidden", api_visibility="private", trigger_mode="once", concurrency_limit=8,
     )  # fmt: skip
+    widgets.base.input(tells(handlers.choose_base), [widgets.base, widgets.talk], widgets.all, **quick)
     widgets.stop.click(handlers.stop, widgets.talk, None, **quick)
     widgets.clear.click(tells(handlers.clear), widgets.talk, widgets.all, **quick)
 
@@ -307,7 +366,10 @@ def _checked(max_new_tokens: Any, temperature: Any, top_p: Any, seed: Any, syste
     )
 
 
-def _hint(adapters: Sequence[Adapter], missing: int) -> str:
+def _hint(adapters: Sequence[Adapter], missing: int, silent: Sequence[Adapter] = ()) -> str:
+    if silent:
+        words = f"{silent[0].name} is a classifier: it names a class and has no words to chat with"
+        return markup.banner(words, hint="See its accuracy on its run's page")
     if missing:
         words = f"{text.plural(missing, 'adapter')} of this address cannot be shown: not there any more, or too many"
         return markup.banner(words, hint="Choose from the list")

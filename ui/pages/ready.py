@@ -20,7 +20,7 @@ def summary(
         return _intro("The base model is not there yet: see its card.")
     if config is None or problem is not None:
         return _problem(problem)
-    pairs = _costs(config, estimate) + [("Steps", _steps(config, dataset))]
+    pairs = [*_costs(config, estimate), ("Steps", _steps(config, dataset))]
     different = forms.changed(config)
     if different:
         pairs.append(("Changed", ", ".join(setting.label.lower() for setting in different)))
@@ -82,15 +82,27 @@ def _route(config: RunConfig, dataset: Dataset) -> str:
 
 
 def _costs(config: RunConfig, estimate: Estimate | None) -> list[tuple[str, str]]:
-    shape = f"rank {config.lora.rank}, alpha {text.number(config.lora.alpha)}"
+    """What is trained and how much of it there is, in the same words for every method."""
+    label, what = _trained(config)
     if estimate is None:
-        return [("Adapter", shape), ("Trainable", "known once the model is here")]
+        return [(label, what), ("Trainable", "known once the model is here")]
+    modules = {"lora": "layer", "full": "module", "bitfit": "bias"}[config.method]
+    many = text.plural(estimate.adapted_modules, modules, "biases" if modules == "bias" else None)
     trained, base = estimate.trainable_parameters, estimate.base_parameters
+    head = " and a new head" if config.task == "classification" else ""
     return [
-        ("Adapter", f"{shape}, on {text.plural(estimate.adapted_modules, 'layer')}"),
-        ("Trainable", f"{text.count(trained)} of {text.count(base)} ({text.share(trained, base)})"),
+        (label, f"{what}, on {many}" if config.method == "lora" else f"{what}: {many}"),
+        ("Trainable", f"{text.count(trained)} of {text.count(base)} ({text.share(trained, base)}){head}"),
         ("On disk", text.size(estimate.adapter_bytes)),
     ]
+
+
+def _trained(config: RunConfig) -> tuple[str, str]:
+    if config.method == "full":
+        return "Method", "every weight"
+    if config.method == "bitfit":
+        return "Method", "biases alone"
+    return "Adapter", f"rank {config.lora.rank}, alpha {text.number(config.lora.alpha)}"
 
 
 def _steps(config: RunConfig, dataset: Dataset) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from core.events import Finished
+from core.events import Finished, Started
 from jobs.service import ENDED_STATES, Run
 from ui import forms, markup, text
 from ui.story import Story
 
+_METHOD_TILES = {"lora": "LoRA", "full": "Full", "bitfit": "BitFit"}
+
 
 def head(run: Run) -> str:
     """The run's name, state and what it trains."""
-    what = f"{run.dataset_name} → {text.base_model(run.config.base_model)} · rank {run.config.lora.rank}"
+    config = run.config
+    method = f"rank {config.lora.rank}" if config.method == "lora" else text.METHOD_WORDS[config.method]
+    what = f"{run.dataset_name} → {text.base_model(config.base_model)} · {method}"
     return (
         f'<div class="run-head"><a class="back" href="/runs">All runs</a><h1>{markup.esc(run.name)}'
         f'<span id="run-state" data-state="{markup.esc(run.state)}">{markup.chip(run.state)}</span></h1>'
@@ -39,58 +43,111 @@ def problem(run: Run) -> str:
 
 
 def tiles(run: Run, story: Story) -> str:
-    """The figures of the moment, or of the end."""
+    """The figures of the moment, or of the end: what was learned, and what it costs, alike for every method."""
+    return markup.tiles([*_learning(run, story), *_costs(run, story)])
+
+
+def _learning(run: Run, story: Story) -> list[tuple[str, str, str]]:
     last, curve = story.last, story.evaluation
     first = curve.y[0] if curve.y and curve.x[0] == 0 else None
     newest = curve.y[-1] if len(curve.y) > 1 else None
     smoothed = sum(story.loss.y[-10:]) / len(story.loss.y[-10:]) if story.loss.y else None
     speed = story.end.tokens_per_second if isinstance(story.end, Finished) else story.tokens_per_second
-    peak = max(story.process_memory.y, default=0)
-    device = max(story.device_memory.y, default=0)
-    rows = [
+    held_out = ("Held-out loss", text.loss(newest if newest is not None else first), _evaluation_note(first, newest))
+    return [
         ("Training loss", text.loss(smoothed), "mean of the last 10 steps" if smoothed is not None else "no step yet"),
-        ("Held-out loss", text.loss(newest if newest is not None else first), _evaluation_note(first, newest)),
+        held_out if story.accuracy is None else _accuracy(story),
         (
             "Tokens a second",
             f"{speed:,.0f}" if speed else "–",
             f"{text.count(last.tokens)} tokens {'in all' if run.has_ended else 'so far'}" if last else "",
         ),
-        (
-            "Memory",
-            text.size(peak) if peak else "–",
-            f"{text.size(device)} on the device" if device else "process, at its peak",
-        ),
+        ("Memory", *_memory(story)),
     ]
-    return markup.tiles(rows)
+
+
+def _costs(run: Run, story: Story) -> list[tuple[str, str, str]]:
+    start, end, saved = story.started, story.end, story.saved
+    method = run.config.method
+    trained = (text.count(start.trainable_parameters), _share_words(start)) if start else ("–", "known at the start")
+    result = text.size(end.output_bytes) if isinstance(end, Finished) and end.output_bytes else "–"
+    return [
+        ("Method", _METHOD_TILES[method], f"rank {run.config.lora.rank}" if method == "lora" else ""),
+        ("Trained numbers", *trained),
+        (
+            "Checkpoint",
+            text.size(saved.bytes) if saved and saved.bytes else "–",
+            f"after step {saved.step:,}" if saved else "none yet",
+        ),
+        ("Result", result, "a whole model" if method == "full" else "the adapter"),
+    ]
+
+
+def _accuracy(story: Story) -> tuple[str, str, str]:
+    assert story.accuracy is not None
+    before = "" if story.base_accuracy is None else f"before: {text.percent(story.base_accuracy)}, "
+    return "Accuracy", text.percent(story.accuracy), f"{before}loss {text.loss(story.evaluation.y[-1])}"
+
+
+def _memory(story: Story) -> tuple[str, str]:
+    """The peak and what it is that of. What is sampled after each step can miss it; the end knows it."""
+    end = story.end.peak_rss_bytes if isinstance(story.end, Finished) else 0
+    peak, device = max(story.process_memory.y, default=0), max(story.device_memory.y, default=0)
+    words = f"{text.size(device)} on the device" if device else "process, at its peak"
+    return (text.size(max(peak, end)) if peak or end else "–"), words
+
+
+def _share_words(start: Started) -> str:
+    return f"{text.share(start.trainable_parameters, start.base_parameters)} of {text.count(start.base_parameters)}"
 
 
 def verdict(run: Run, story: Story) -> str:
-    """One sentence on what the run has learned, once it is over."""
+    """One sentence on what the run has learned, once it is over, and one on what can be done with the result."""
     end = story.end
     if run.state != "finished" or not isinstance(end, Finished):
         return ""
+    return _learned(end, story) + _what_now(run)
+
+
+def _learned(end: Finished, story: Story) -> str:
     if end.eval_loss is None or end.base_eval_loss is None:
         return '<p class="verdict">Done. No rows were held out, so nothing measured what it learned.</p>'
     learned = end.eval_loss < end.base_eval_loss
     words = "It learned" if learned else "It did not learn: the held-out loss did not fall"
     figures = f"{text.loss(end.base_eval_loss)} → {text.loss(end.eval_loss)} on rows it never saw"
+    if story.accuracy is not None and story.base_accuracy is not None:
+        figures = (
+            f"{text.percent(story.base_accuracy)} → {text.percent(story.accuracy)} of the rows it never saw are named "
+            f"right; loss {text.loss(end.base_eval_loss)} → {text.loss(end.eval_loss)}"
+        )
     stopped = " It was stopped early." if end.stopped else ""
     return f'<p class="verdict{"" if learned else " bad"}"><strong>{words}:</strong> {figures}.{stopped}</p>'
+
+
+def _what_now(run: Run) -> str:
+    """What is different about a result that is not an adapter for chat."""
+    parts = []
+    if run.config.method == "full":
+        parts.append("This is a whole model, which can be the base model of a new run.")
+    if run.config.task == "classification":
+        parts.append("A classifier names a class and has no words to chat with, so the Playground does not offer it.")
+    return f'<p class="what-now">{" ".join(parts)}</p>' if parts else ""
 
 
 def settings(run: Run, story: Story) -> str:
     """The run's own settings, as it was launched, and what the engine made of them."""
     shown = forms.values(run.config, ())
     pairs = [("Dataset", run.dataset_name), ("Base model", text.base_model(run.config.base_model))]
-    pairs += [(row.label, _setting_words(run, row, shown[row.path])) for row in forms.SETTINGS]
+    rows = [row for row in forms.SETTINGS if forms.applies(row, run.config.method) and row.path != forms.MORE_TARGETS]
+    pairs += [(row.label, _setting_words(run, row, shown[row.path])) for row in rows]
     if run.config.optim.learning_rate is None and story.learning_rate.y:
         pairs.append(("Highest learning rate", text.number(float(f"{max(story.learning_rate.y):.3g}"))))
     if story.started:
         start = story.started
-        rows = f"{start.train_rows:,} trained, {start.eval_rows:,} held out"
+        split = f"{start.train_rows:,} trained, {start.eval_rows:,} held out"
         trained = f"{text.count(start.trainable_parameters)} of {text.count(start.base_parameters)}"
         pairs += [
-            ("Rows", rows),
+            ("Rows", split),
             ("Trainable parameters", trained),
             ("Device", f"{start.device}, {start.compute_dtype}"),
         ]
@@ -105,8 +162,8 @@ def timeline(story: Story) -> str:
         for name, _, detail in phases
     ]
     items += [f'<li class="note">{markup.esc(note)}</li>' for note in story.notes]
-    if story.saved_step is not None:
-        items.append(f"<li><strong>Checkpoint</strong> saved after step {story.saved_step:,}</li>")
+    if story.saved is not None:
+        items.append(f"<li><strong>Checkpoint</strong> saved after step {story.saved.step:,}</li>")
     return f'<ul class="timeline">{"".join(items)}</ul>' if items else '<p class="card-hint">Nothing yet.</p>'
 
 
@@ -170,4 +227,4 @@ def _setting_words(run: Run, setting: forms.Setting, value: object) -> str:
         return setting.unset
     if isinstance(value, float):
         return text.number(value)
-    return {choice: words for words, choice in setting.choices}.get(value, str(value))
+    return {choice: words for words, choice in setting.choices}.get(value, str(value).replace("\n", ", "))

@@ -2,8 +2,8 @@
 
 `/runs` lists, `/runs?run=ID` follows one. Ids: `#run-list`, `#run-head` with `#run-state` (its `data-state` is the
 state's word), `#run-progress`, `#run-tiles`, `#run-verdict`; `#stop-run`, `#cancel-run`, `#resume-run`,
-`#download-adapter`, `#compare`, `#again`; `#chart-loss`, `#chart-rate`, `#chart-memory`, `#chart-speed`;
-`#run-settings`, `#run-timeline`, `#run-log`.
+`#download-adapter`, `#compare`, `#use-as-base`, `#again`; `#chart-loss`, `#chart-rate`, `#chart-memory`,
+`#chart-speed`; `#run-settings`, `#run-timeline`, `#run-log`.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Widgets:
     resume: gr.Button
     download: gr.Button
     compare: gr.Button
+    as_base: gr.Button
     again: gr.Button
     loss: gr.HTML
     rate: gr.HTML
@@ -149,15 +150,18 @@ class RunsPage:
     def _state_news(self, run: Run) -> News:
         widgets = self.widgets
         is_active = run.state not in ENDED_STATES
-        has_adapter = run.adapter_id is not None
+        has_result, is_model = run.adapter_id is not None, run.config.method == "full"
         zip_link = addresses.adapter_zip(run.adapter_id) if run.adapter_id else None
+        can_chat = has_result and run.config.task == "chat"
+        what, name = ("base", "model") if is_model else ("adapters", "adapter")
         return {
             widgets.head: run_view.head(run),
             widgets.stop: gr.update(visible=run.state in ("preparing", "running")),
             widgets.cancel: gr.update(visible=is_active),
             widgets.resume: gr.update(visible=run.state in RESUMABLE_STATES),
-            widgets.download: gr.update(visible=has_adapter, link=zip_link),
-            widgets.compare: gr.update(visible=has_adapter, link=f"/playground?adapters={run.adapter_id}"),
+            widgets.download: gr.update(visible=has_result, link=zip_link, value=f"Download {name}"),
+            widgets.compare: gr.update(visible=can_chat, link=f"/playground?{what}={run.adapter_id}"),
+            widgets.as_base: gr.update(visible=has_result and is_model, link=f"/?base={run.adapter_id}"),
             widgets.again: gr.update(visible=not is_active, link=f"/?from={run.id}"),
             widgets.timer: gr.Timer(active=is_active),
         }
@@ -215,6 +219,7 @@ def _action_buttons() -> dict[str, gr.Button]:
         "cancel": button("Cancel", "cancel-run", "stop"),
         "compare": button("Compare in Playground", "compare", "primary", link="/playground"),
         "download": button("Download adapter", "download-adapter", link="/library"),
+        "as_base": button("Use as base model", "use-as-base", link="/"),
         "resume": button("Resume", "resume-run", "primary"),
         "again": button("Start from these settings", "again", link="/"),
     }

@@ -2,7 +2,8 @@
 
 Ids: `#dataset-upload` the file drop, `#example-KEY` an example's button, `#dataset-choice`, `#dataset-status`,
 `#skip-bad-rows`, `#dataset-preview`; `#model-kind`, `#model-ref`, `#model-status`; `#setting-…` one widget a row of
-`ui.forms.SETTINGS`; `#ready`, `#run-name`, `#command`, `#launch`. `/?from=RUN` starts with a run's settings.
+`ui.settings.SETTINGS`; `#advanced`, `#variants`; `#ready`, `#run-name`, `#command`, `#launch`. `/?from=RUN` starts with
+a run's settings, `/?base=ID` with a model that full fine-tuning made.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from gradio.events import Dependency
 from gradio.utils import get_upload_folder
 
 from core.config import STARTER, RunConfig, to_dict
-from core.errors import ConfigError, DataError, UserError
-from jobs.service import Dataset, Estimate, ModelCard, Service
+from core.errors import ConfigError, DataError, NotFound, UserError
+from jobs.service import Adapter, Dataset, Estimate, ModelCard, Service
 from ui import answers, forms, markup, text
 from ui.answers import News
 from ui.pages import datasets, frame, ready, train_widgets
 from ui.pages.train_widgets import Widgets
+from ui.settings import METHOD, TASK
 from ui.story import Stories
 
 SKIPPABLE = "bad rows be left out"  # how a refusal says that a second try without these rows can succeed
@@ -39,10 +41,12 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
     with gr.Row(elem_classes=["split"]):
         with gr.Column(scale=3, elem_classes=["cards"]):
             data, model = train_widgets.data_card(service), train_widgets.model_card()
-            fields = train_widgets.lora_card()
+            lora, variants = train_widgets.lora_card()
+            made = {**data.pop("task"), **lora}
+            fields = {setting.path: made[setting.path] for setting in forms.SETTINGS}
         with gr.Column(scale=2, elem_classes=["aside"], min_width=300):
             launch = train_widgets.ready_card()
-    widgets = Widgets(banner=banner, fields=fields, **data, **model, **launch)
+    widgets = Widgets(banner=banner, fields=fields, variants=variants, **data, **model, **launch)
     _wire(page, TrainPage(service, widgets))
 
 
@@ -89,9 +93,10 @@ class TrainPage:
         news: News = {widgets.page_key: uuid.uuid4().hex, **self.choose_model(STARTER, "")}
         if known:
             news |= self._chosen(known[0])
-        earlier = request.query_params.get("from")
+        earlier, base = (request.query_params.get(name) for name in ("from", "base"))
         try:
-            return {**news, **self._like(self.service.run(earlier).config)} if earlier else news
+            news |= self._like(self.service.run(earlier).config) if earlier else {}
+            return {**news, **self._on(self.service.adapter(base))} if base else news
         except UserError as error:  # the run, its dataset or its model is gone: an ordinary visit then
             return {**news, widgets.banner: answers.explain(error)}
 
@@ -129,6 +134,7 @@ class TrainPage:
             widgets.dataset_status: datasets.line(dataset, rows),
             widgets.preview: datasets.preview(rows, dataset.rows),
             widgets.skip: gr.update(visible=False),
+            widgets.fields[TASK]: self.service.task_of(dataset_id),
         }
 
     def choose_kind(self, kind: str, targets: Sequence[str] = ()) -> News:
@@ -162,7 +168,7 @@ class TrainPage:
             widgets.run_name: gr.update(
                 placeholder=_default_name(outlook.dataset, form) if outlook.dataset else train_widgets.NAMELESS
             ),
-            **self._mark(outlook),
+            **self._mark(outlook, str(form.settings[METHOD])),
         }
 
     def launch(self, *values: Any) -> News:
@@ -184,6 +190,8 @@ class TrainPage:
             if outlook.card is not None:
                 outlook.config = self._config(form, outlook.dataset, outlook.card)
                 outlook.estimate = self.service.estimate(outlook.config)
+                if outlook.dataset is not None:
+                    self.service.check_task(outlook.config)
         except UserError as error:
             outlook.problem = error
         return outlook
@@ -215,16 +223,34 @@ class TrainPage:
             **self.choose_dataset(dataset.id),
         }
 
-    def _mark(self, outlook: Outlook) -> News:
-        """Put the problem beside its widget, and plain hints beside all others."""
-        problem, shapes = outlook.problem, outlook.card.shapes if outlook.card else ()
-        field = problem.field if isinstance(problem, ConfigError) else ""
-        return {
+    def _mark(self, outlook: Outlook, method: str) -> News:
+        """Put the problem beside its widget, plain hints beside all others, and away what the method has no use for."""
+        problem = outlook.problem
+        faulty = forms.by_path(problem.field) if isinstance(problem, ConfigError) else None
+        has_variants = any(forms.applies(row, method) for row in forms.SETTINGS if row.section == "variants")
+        # By its class: an accordion that was out of the page comes back with all that was hidden inside it shown.
+        news: News = {self.widgets.variants: gr.update(elem_classes=[] if has_variants else ["unused"])}
+        return news | {
             widget: train_widgets.with_hint(
-                setting, forms.hint(setting, shapes), problem if setting.path == field else None
+                setting,
+                forms.hint(setting, outlook.card, method),
+                problem if setting == faulty else None,
+                is_shown=forms.applies(setting, method),
             )
             for setting, widget in zip(forms.SETTINGS, self.widgets.fields.values(), strict=True)
         }
+
+    def _on(self, trained: Adapter) -> News:
+        """A model that was trained here as the base model.
+
+        Raises:
+            NotFound: it is an adapter.
+        """
+        if trained.method != "full":
+            raise NotFound(f"{trained.name} is an adapter and no base model", hint="Choose one that was trained whole")
+        folder, widgets = str(trained.path), self.widgets
+        ref = {widgets.model_kind: "folder", widgets.model_ref: train_widgets.ref_box("folder", folder)}
+        return {**self.choose_model("folder", folder), **ref}
 
     def _like(self, config: RunConfig) -> News:
         """The form filled in as an earlier run had it."""
@@ -233,8 +259,8 @@ class TrainPage:
         shapes = self.service.inspect_model(config.base_model).shapes
         shown = forms.values(config, shapes)
         news = self.choose_model(kind, config.base_model, shown.pop(forms.TARGETS))
-        news |= {widgets.fields[path]: value for path, value in shown.items()}
         news |= self._chosen(self.service.dataset(config.data.dataset_id))
+        news |= {widgets.fields[path]: value for path, value in shown.items()}
         ref = "" if kind == STARTER else config.base_model
         return {**news, widgets.model_kind: kind, widgets.model_ref: train_widgets.ref_box(kind, ref)}
 
@@ -295,8 +321,9 @@ def _checked(path: str) -> Path:
 
 
 def _default_name(dataset: Dataset | None, form: Form) -> str:
-    rank = form.settings["lora.rank"]
-    return f"{text.stem(dataset.name)}-r{rank}" if dataset else "run"
+    method = form.settings[METHOD]
+    suffix = f"r{form.settings['lora.rank']}" if method == "lora" else method
+    return f"{text.stem(dataset.name)}-{suffix}" if dataset else "run"
 
 
 def _is_hub_id(ref: str) -> bool:

@@ -14,6 +14,7 @@ from core.errors import UserError
 from core.models.shapes import LinearShape
 from jobs.service import Example, Service
 from ui import forms, markup
+from ui.settings import GROUPS, TASK
 
 MODEL_KINDS = [("SmolLM2 135M", "starter"), ("Model folder", "folder"), ("Hugging Face id", "hub")]
 REF_WORDS = {
@@ -39,6 +40,7 @@ class Widgets:
     model_ref: gr.Textbox
     model_status: gr.HTML
     fields: dict[str, Component]
+    variants: gr.Accordion
     run_name: gr.Textbox
     ready: gr.HTML
     command: gr.HTML
@@ -49,7 +51,7 @@ class Widgets:
     @property
     def data(self) -> list[Component]:
         """What choosing a dataset changes."""
-        chosen = [self.upload, self.dataset, self.dataset_status, self.preview]
+        chosen = [self.upload, self.dataset, self.dataset_status, self.preview, self.fields[TASK]]
         return [self.banner, *chosen, self.skip, self.broken_upload]
 
     @property
@@ -60,12 +62,13 @@ class Widgets:
     @property
     def outlook(self) -> list[Component]:
         """What any change of the form changes."""
-        return [self.banner, self.ready, self.command, self.launch, self.run_name, *self.fields.values()]
+        words = [self.banner, self.ready, self.command, self.launch, self.run_name]
+        return [*words, self.variants, *self.fields.values()]
 
     @property
     def opened(self) -> list[Component]:
         """What a visitor's arrival changes."""
-        others = [field for path, field in self.fields.items() if path != forms.TARGETS]
+        others = [field for path, field in self.fields.items() if path not in (forms.TARGETS, TASK)]
         return [self.page_key, self.model_kind, *self.data, *self.model[1:], *others]
 
     @property
@@ -88,8 +91,9 @@ def data_card(service: Service) -> dict[str, Any]:
             "Leave these rows out", elem_id="skip-bad-rows", visible=False, size="md", elem_classes=["narrow"]
         )
         preview = gr.HTML("", elem_id="dataset-preview", apply_default_css=False)
+        task = _fields("data")
     return {
-        "dataset": dataset, "upload": upload, "examples": buttons, "dataset_status": status,
+        "task": task, "dataset": dataset, "upload": upload, "examples": buttons, "dataset_status": status,
         "skip": skip, "broken_upload": gr.State(""), "preview": preview,
     }  # fmt: skip
 
@@ -104,7 +108,7 @@ def _example_button(example: Example) -> gr.Button:
 def model_card() -> dict[str, Any]:
     """The second card: the base model."""
     with gr.Column(elem_classes=["card"], elem_id="card-model"):
-        gr.HTML(markup.heading("Base model", "It stays as it is; only the adapter learns.", 2))
+        gr.HTML(markup.heading("Base model", "It stays as it is; what is learned is kept apart from it.", 2))
         kind = gr.Radio(
             MODEL_KINDS, value=STARTER, label="Base model", elem_id="model-kind", elem_classes=["segmented", "bare"]
         )
@@ -113,20 +117,28 @@ def model_card() -> dict[str, Any]:
     return {"model_kind": kind, "model_ref": ref, "model_status": status}
 
 
-def lora_card() -> dict[str, Component]:
-    """The third card: a widget for each setting, by its path."""
+def lora_card() -> tuple[dict[str, Component], gr.Accordion]:
+    """The third card: a widget for each setting that stands in no other card, by its path; and where variants are."""
     fields: dict[str, Component] = {}
     with gr.Column(elem_classes=["card"], elem_id="card-lora"):
         gr.HTML(markup.heading("Adapter", "The settings that matter most; the rest have good values already.", 3))
+        fields |= _fields("method")
         with gr.Row(elem_classes=["fields"]):
             fields |= _fields("simple")
         with gr.Accordion("Advanced", open=False, elem_id="advanced"), gr.Row(elem_classes=["fields"]):
             fields |= _fields("advanced")
-    return {setting.path: fields[setting.path] for setting in forms.SETTINGS}
+        with gr.Accordion("Variants and expert settings", open=False, elem_id="variants") as variants:
+            for group in GROUPS:
+                with gr.Column(elem_classes=["group"]):
+                    gr.HTML(f"<h3>{markup.esc(group)}</h3>", apply_default_css=False)
+                    with gr.Row(elem_classes=["fields"]):
+                        fields |= _fields("variants", group)
+    return fields, variants
 
 
-def _fields(section: str) -> dict[str, Component]:
-    return {setting.path: forms.widget(setting) for setting in forms.SETTINGS if setting.section == section}
+def _fields(section: str, group: str = "") -> dict[str, Component]:
+    here = (setting for setting in forms.SETTINGS if setting.section == section and setting.group == group)
+    return {setting.path: forms.widget(setting) for setting in here}
 
 
 def ready_card() -> dict[str, Any]:
@@ -159,10 +171,13 @@ def target_choices(shapes: Sequence[LinearShape], checked: Sequence[str] = ()) -
     return gr.update(choices=choices, value=value)
 
 
-def with_hint(setting: forms.Setting, hint: str, problem: UserError | None) -> Any:
-    """A setting's words, or what is wrong with it in their place."""
+def with_hint(setting: forms.Setting, hint: str, problem: UserError | None, *, is_shown: bool = True) -> Any:
+    """A setting's words, or what is wrong with it in their place. One that is not shown stays in the page, so that it
+    keeps its value.
+    """
     classes = forms.classes(setting)
+    visible = True if is_shown else "hidden"
     if problem is None:
-        return gr.update(info=hint, elem_classes=classes)
+        return gr.update(info=hint, elem_classes=classes, visible=visible)
     words = ". ".join(part for part in (problem.title, problem.hint) if part)
-    return gr.update(info=words, elem_classes=[*classes, "faulty"])
+    return gr.update(info=words, elem_classes=[*classes, "faulty"], visible=visible)

@@ -144,6 +144,14 @@ def test_copies_of_the_base_are_compared_at_the_coarser_precision(tmp_path: Path
     refused(base, folder, "its copy of model.embed_tokens.weight has other values")
 
 
+def test_a_bias_that_peft_wrote_twice_must_be_the_same_both_times(tmp_path: Path) -> None:
+    base = gpt2()
+    settings = {"target_modules": ["c_attn"], "fan_in_fan_out": True, "bias": "all", "modules_to_save": ["ln_f"]}
+    folder = saved_by_them(theirs(base, settings), tmp_path / "theirs")
+    edit_tensors(lambda t: t[f"{PREFIX}transformer.ln_f.modules_to_save.bias"].add_(1))(folder)
+    refused(base, folder, "ln_f.* is there twice, with other values")
+
+
 def test_biases_alone_are_refused_by_a_base_that_has_none(tmp_path: Path) -> None:
     model = gpt2()
     folder = saved_by_us(model, ours(model, {}, bias_only=True), tmp_path / "ours")

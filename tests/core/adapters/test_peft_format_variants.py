@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
+import torch
 from torch import nn
 
 from core.adapters.inject import lora_layers
-from core.adapters.peft_format import save_adapter
+from core.adapters.linear import LoraLinear
+from core.adapters.lowrank import Transposed
+from core.adapters.peft_format import read_adapter, save_adapter
 from core.config import LoraConfig
+from core.errors import AdapterError
 from tests.core.adapters.peft_pairs import (
     classifier,
     convolutions,
@@ -24,6 +30,7 @@ from tests.core.adapters.peft_pairs import (
     saved_by_them,
     saved_by_us,
     says,
+    settings_in,
     theirs,
     tied_llama,
 )
@@ -185,3 +192,71 @@ def test_what_peft_saves_says_the_same_with_us_and_back_in_peft(case: str, tmp_p
     assert key is not None
     save_adapter(mine, key, tmp_path / "ours", LoraConfig(), "some/base")
     assert is_close(says(loaded_by_them(base, tmp_path / "ours")), expected)
+
+
+def test_ends_that_were_tied_stay_tied_in_peft_and_back_with_us(tmp_path: Path) -> None:
+    base = tied_llama()
+    model = copy.deepcopy(base)
+    config = ours(model, {"rank": 4, "targets": ("embed_tokens", "q_proj")})
+    folder = saved_by_us(model, config, tmp_path / "ours")
+    assert settings_in(folder)["ensure_weight_tying"] is True
+    inner = loaded_by_them(base, folder).base_model.model
+    embedding, head = inner.model.embed_tokens.lora_embedding_B.default, inner.lm_head.lora_A.default.weight
+    assert embedding.data_ptr() == head.data_ptr()
+    back = lora_layers(loaded_by_us(base, folder))["lm_head"]
+    assert len(back.adapters) == 0 and isinstance(back, LoraLinear)
+    assert isinstance(back.update(str(back.active)), Transposed)
+
+
+def test_ends_that_are_apart_are_not_said_to_be_tied(tmp_path: Path) -> None:
+    model = llama()
+    folder = saved_by_us(model, ours(model, {"rank": 4, "targets": ("embed_tokens", "lm_head")}), tmp_path / "ours")
+    assert "ensure_weight_tying" not in settings_in(folder)
+
+
+def test_tied_ends_that_are_trained_whole_share_one_weight_again(tmp_path: Path) -> None:
+    base = tied_llama()
+    model = copy.deepcopy(base)
+    config = ours(model, {"rank": 4, "targets": ("q_proj",), "modules_to_save": ("lm_head",)})
+    layers = lora_layers(loaded_by_us(base, saved_by_us(model, config, tmp_path / "ours")))
+    ends = [layers[name] for name in ("model.embed_tokens", "lm_head")]
+    weights = [end.adapters[str(end.active)].module.weight for end in ends]  # type: ignore[union-attr]
+    assert weights[0] is weights[1]
+
+
+def test_of_a_conv1d_peft_is_told_that_it_lies_turned(tmp_path: Path) -> None:
+    base = gpt2()
+    model = copy.deepcopy(base)
+    folder = saved_by_us(model, ours(model, {"rank": 4, "targets": ("c_attn",)}), tmp_path / "ours")
+    assert settings_in(folder)["fan_in_fan_out"] is True
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        peft.PeftModel.from_pretrained(copy.deepcopy(base), str(folder))  # type: ignore[arg-type]
+    assert not [warning for warning in caught if "fan_in_fan_out" in str(warning.message)]
+
+
+def grown(seed: int) -> Any:
+    """The untied model with room for two more tokens, whose rows are drawn from `seed`."""
+    model: Any = llama()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model.resize_token_embeddings(62, mean_resizing=False)
+        model.lm_head.weight.data[60:] = torch.randn(2, 32)
+    return model.eval()
+
+
+def test_what_a_head_gives_for_new_tokens_goes_with_the_adapter(tmp_path: Path) -> None:
+    model, other = grown(seed=1), grown(seed=2)
+    config = ours(model, {"rank": 4, "targets": ("q_proj",)}, tokens=(60, 61))
+    folder = saved_by_us(model, config, tmp_path / "ours")
+    assert read_adapter(folder).vocabulary == 62
+    assert is_close(says(loaded_by_us(other, folder)), says(model))
+    assert is_close(says(loaded_by_them(other, folder)), says(model))
+
+
+def test_new_tokens_beside_an_update_of_the_head_cannot_be_saved(tmp_path: Path) -> None:
+    model = grown(seed=1)
+    config = ours(model, {"rank": 4, "targets": ("lm_head",)}, tokens=(60, 61))
+    with pytest.raises(AdapterError, match="New tokens cannot be saved beside an update of the output head"):
+        save_adapter(model, "a", tmp_path / "ours", config, "some/base")
+    assert not (tmp_path / "ours").exists()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from core.errors import ConfigError
 from core.models.load import LoadedModel
 from core.models.vocabulary import add_tokens, grow
 
@@ -28,15 +26,6 @@ def test_a_token_that_is_there_keeps_its_embedding(plain: LoadedModel) -> None:
     before = plain.model.get_input_embeddings().weight.detach().clone()
     assert add_tokens(plain, ["hello"]) == (known,)
     assert torch.equal(plain.model.get_input_embeddings().weight, before)
-
-
-@pytest.mark.parametrize("texts", [["<a>", "<a>"], [" "]])
-def test_a_token_given_twice_or_empty_is_refused(plain: LoadedModel, texts: list[str]) -> None:
-    size = len(plain.tokenizer)
-    with pytest.raises(ConfigError) as caught:
-        add_tokens(plain, texts)
-    assert caught.value.field == "lora.new_tokens"
-    assert len(plain.tokenizer) == size
 
 
 def test_growing_to_what_is_there_changes_nothing(plain: LoadedModel) -> None:

@@ -1,0 +1,40 @@
+"""What is asked of a chat, looked at before a model is loaded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.errors import AdapterError, ConfigError
+from core.generate.requests import Sampling
+from jobs.adapters import AdapterFacts
+from jobs.views import Pane
+
+
+def check_chat(panes: Sequence[Pane], sampling: Sampling) -> None:
+    """Refuse what no model could answer.
+
+    Raises:
+        ConfigError: there is no pane or no message, or a number is outside its range.
+    """
+    if not panes:
+        raise ConfigError("There is nobody to ask", hint="Add a pane")
+    if any(not pane.messages or pane.messages[-1].role != "user" for pane in panes):
+        raise ConfigError("There is no message to answer", hint="Type one")
+    if sampling.max_new_tokens < 1:
+        raise ConfigError(f"Max new tokens is {sampling.max_new_tokens}", hint="It must be at least 1")
+    if sampling.temperature < 0:
+        raise ConfigError(f"Temperature is {sampling.temperature}", hint="It must be 0 or more")
+    if not 0 < sampling.top_p <= 1:
+        raise ConfigError(f"Top p is {sampling.top_p}", hint="It must be above 0 and at most 1")
+
+
+def able_to_chat(name: str, facts: AdapterFacts) -> AdapterFacts:
+    """The `facts` of an adapter that answers with text.
+
+    Raises:
+        AdapterError: it names a class instead.
+    """
+    if facts.task == "classification":
+        title = f"{name} names the class of a text, so it has no words to chat with"
+        raise AdapterError(title, hint="Choose an adapter that was trained for chat")
+    return facts

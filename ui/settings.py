@@ -1,0 +1,167 @@
+"""Every setting of a run, named once: its words, what kind of widget it needs, and its place in `RunConfig`.
+
+`SETTINGS` is the table. Defaults come from `RunConfig`; a range here is only how far a slider reaches. `ui.forms` makes
+the widgets and reads them. One row is no setting of its own: `MORE_TARGETS` takes the targets that have no box in the
+list of linear layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal[
+    "slider", "number", "integer", "optional number", "choice", "menu", "toggle", "targets",
+    "layers", "names", "pattern", "lines",
+]  # fmt: skip
+Section = Literal["data", "method", "simple", "advanced", "variants"]
+
+TARGETS = "lora.targets"
+MORE_TARGETS = "lora.targets.more"
+METHOD = "method"
+TASK = "task"
+BITS = "quant.bits"
+# The kinds that are typed as text in the form that `jobs.lists` gives them.
+TYPED_KINDS = ("layers", "names", "pattern", "lines")
+
+EVERY_METHOD = ("lora", "full", "bitfit")
+ADAPTER_ONLY = ("lora",)
+FROZEN_BASE = ("lora", "bitfit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting.
+
+    `path` is its dotted name in `RunConfig`, `methods` those to which it means anything, `group` its heading among the
+    variants, and `unset` what happens while an optional value is left empty.
+    """
+
+    path: str
+    label: str
+    hint: str
+    kind: Kind
+    section: Section = "advanced"
+    group: str = ""
+    methods: tuple[str, ...] = EVERY_METHOD
+    choices: tuple[tuple[str, Any], ...] = ()
+    minimum: float = 0
+    maximum: float = 1
+    step: float = 1
+    unset: str = ""
+
+    @property
+    def elem_id(self) -> str:
+        """The widget's id in the page: `setting-lora-rank`."""
+        return "setting-" + self.path.replace(".", "-").replace("_", "-")
+
+
+def _variant(group: str, path: str, label: str, kind: Kind, hint: str, **more: Any) -> Setting:
+    """A row of the variants; only an adapter has most of them."""
+    return Setting(
+        path=path, label=label, kind=kind, hint=hint, section="variants", group=group,
+        **({"methods": ADAPTER_ONLY} | more),
+    )  # fmt: skip
+
+
+METHODS = (("LoRA", "lora"), ("Full fine-tuning", "full"), ("Biases only (BitFit)", "bitfit"))
+TASKS = (("Chat or text", "chat"), ("Classification", "classification"))
+_BITS = (("16-bit", 16), ("8-bit", 8), ("4-bit", 4), ("32-bit", 32))
+_SCHEDULES = (("Linear", "linear"), ("Cosine", "cosine"), ("Constant", "constant"))
+_BLOCKS = (("64", 64), ("128", 128), ("256", 256), ("512", 512))
+_STARTS = (
+    ("Kaiming: A random, B zero", "kaiming"),
+    ("Gaussian: A normal, B zero", "gaussian"),
+    ("Orthogonal: both random, at right angles", "orthogonal"),
+    ("PiSSA: the base's main directions", "pissa"),
+    ("OLoRA: an orthonormal part of the base", "olora"),
+    ("EVA: the data's main directions", "eva"),
+    ("LoftQ: what quantization took away", "loftq"),
+)
+_BIASES = (("None", "none"), ("Of adapted layers", "lora_only"), ("All", "all"))
+_FOUR_BITS = (("NF4", "nf4"), ("FP4", "fp4"))
+
+HOW, WHERE, TOKENS, STORED = "How the adapter is built", "Where it sits", "Tokens", "Quantization of the base"
+GROUPS = (HOW, WHERE, TOKENS, STORED)
+
+# fmt: off
+SETTINGS: tuple[Setting, ...] = (
+    Setting(path=TASK, label="Task", kind="choice", section="data", choices=TASKS,
+            hint="What is learned from the rows; the dataset's columns say it"),
+    Setting(path=METHOD, label="Method", kind="choice", section="method", choices=METHODS,
+            hint="LoRA trains a small adapter and is the place to start; the others are there to compare with"),
+    Setting(path="lora.rank", label="Rank", kind="slider", section="simple", methods=ADAPTER_ONLY,
+            minimum=1, maximum=128, hint="4 to 8 for a style, more for facts"),
+    Setting(path="lora.alpha", label="Alpha", kind="slider", section="simple", methods=ADAPTER_ONLY,
+            minimum=1, maximum=256, hint="Strength, as alpha ÷ rank"),
+    Setting(path="optim.epochs", label="Epochs", kind="number", section="simple", step=0.5,
+            hint="How often each row is seen"),
+    Setting(path=BITS, label="Base precision", kind="choice", section="simple", choices=_BITS,
+            hint="4-bit saves memory, 16-bit is faster"),
+    Setting(path=TARGETS, label="Target modules", kind="targets", section="simple", methods=ADAPTER_ONLY,
+            hint="The linear layers that get an adapter; all of them is the best start"),
+    Setting(path="optim.learning_rate", label="Learning rate", kind="optional number",
+            unset="suited to the model", hint="Lower it if the loss jumps"),
+    Setting(path="optim.schedule", label="Schedule", kind="choice", choices=_SCHEDULES,
+            hint="How the learning rate falls after the warm-up"),
+    Setting(path="optim.batch_size", label="Batch size", kind="integer",
+            hint="Rows an optimizer step"),
+    Setting(path="optim.steps", label="Steps", kind="optional number", unset="by epochs",
+            hint="A number here wins over epochs"),
+    Setting(path="data.max_tokens", label="Longest row", kind="integer", step=64,
+            hint="In tokens; what goes beyond is cut off"),
+    Setting(path="data.holdout", label="Held-out share", kind="number", step=0.05,
+            hint="Rows kept apart to measure what was learned"),
+    Setting(path="optim.warmup", label="Warm-up share", kind="number", step=0.01,
+            hint="Share of steps before the full learning rate"),
+    Setting(path="optim.evaluations", label="Evaluations", kind="integer",
+            hint="How often the held-out rows are measured"),
+    Setting(path="lora.dropout", label="Adapter dropout", kind="number", step=0.05, methods=ADAPTER_ONLY,
+            hint="Against memorizing small datasets"),
+    Setting(path="optim.weight_decay", label="Weight decay", kind="number", step=0.01,
+            hint="Pulls what is trained towards zero"),
+    Setting(path="optim.clip_norm", label="Gradient clipping", kind="number", step=0.1,
+            hint="The largest norm of a step's gradient"),
+    Setting(path="optim.micro_tokens", label="Tokens at once", kind="integer", step=256,
+            hint="Bounds the memory; does not change the result"),
+    Setting(path="seed", label="Seed", kind="integer",
+            hint="The same seed repeats the run"),
+    _variant(HOW, "lora.use_dora", "DoRA", "toggle",
+             "Learns how strong each output is apart from its direction: slower, often better at low ranks"),
+    _variant(HOW, "lora.use_rslora", "rsLoRA", "toggle",
+             "Divides alpha by √rank in place of the rank, so that high ranks learn as fast as low ones"),
+    _variant(HOW, "lora.freeze_a", "Freeze A (LoRA-FA)", "toggle",
+             "Trains one of the two matrices: half the numbers, less memory"),
+    _variant(HOW, "optim.lora_plus_ratio", "LoRA+ ratio", "number",
+             "How many times faster B learns than A; 1 is plain LoRA, 16 a usual try"),
+    _variant(HOW, "lora.init", "Start", "menu", "What A and B are before the first step", choices=_STARTS),
+    _variant(WHERE, "lora.layers", "Layers", "layers", "Numbers and ranges, such as 0-3, 7", unset="all of them"),
+    _variant(WHERE, MORE_TARGETS, "More targets", "names",
+             "What the list above lacks: single layers such as layers.3.mlp.up_proj", unset="none"),
+    _variant(WHERE, "lora.rank_pattern", "Rank per module", "pattern",
+             "Where it differs: q_proj=16, layers.3.mlp.up_proj=4", unset="the same everywhere"),
+    _variant(WHERE, "lora.alpha_pattern", "Alpha per module", "pattern",
+             "Where it differs: q_proj=32", unset="the same everywhere"),
+    _variant(WHERE, "lora.bias", "Biases", "choice", "Trained beside the adapter", choices=_BIASES),
+    _variant(WHERE, "lora.modules_to_save", "Modules trained whole", "names",
+             "By name, with commas between; each takes as much memory as in full fine-tuning", unset="none"),
+    _variant(TOKENS, "lora.new_tokens", "New tokens", "lines",
+             "One a line; each gets an embedding, which is trained", unset="none"),
+    _variant(STORED, "quant.quant_type", "4-bit numbers", "choice",
+             "NF4 suits weights spread as a bell curve, as most are", choices=_FOUR_BITS, methods=FROZEN_BASE),
+    _variant(STORED, "quant.block_size", "4-bit block size", "choice", "Weights that share one scale",
+             choices=_BLOCKS, methods=FROZEN_BASE),
+    _variant(STORED, "quant.double_quant", "Compress the 4-bit scales too", "toggle",
+             "Double quantization: saves a little more memory", methods=FROZEN_BASE),
+    _variant(STORED, "quant.skip", "Layers kept in 16 bits", "names",
+             "By name, with commas between, such as down_proj", unset="none", methods=FROZEN_BASE),
+)
+# fmt: on
+_BY_PATH = {setting.path: setting for setting in SETTINGS}
+
+
+def by_path(path: str) -> Setting | None:
+    """The setting with that dotted name, or of which that is a part; None where the form has no such widget."""
+    while path and path not in _BY_PATH:
+        path = path.rpartition(".")[0]
+    return _BY_PATH.get(path)
