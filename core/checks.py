@@ -49,6 +49,12 @@ def check_layers(
                 "Leave the embedding and the head out of the targets",
                 field="lora.use_dora",
             )
+        if shape.kind == "head" and lora.new_tokens and not is_tied:
+            raise ConfigError(
+                f"New tokens cannot be stored beside an update of {shape.name}",
+                hint="Leave the output head out of the targets, or name it in modules_to_save",
+                field="lora.new_tokens",
+            )
         if shape.kind == "experts":
             _check_experts(lora, shape)
         if shape.kind == "embedding":

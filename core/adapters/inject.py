@@ -149,10 +149,18 @@ def wrap(model: nn.Module, name: str, *, whole: bool = False) -> Adapted:
     is_tied_end = isinstance(layer, LoraEmbedding) and _is_tied_end(model, found)
     tied_head = output_head(model) if is_tied_end else None
     _replace(model, name, layer)
-    if tied_head is not None and not isinstance(tied_head, Adapted) and isinstance(layer, LoraLayer):
-        head = next(other for other, module in model.named_modules() if module is tied_head)
-        _replace(model, head, LoraLinear(tied_head, tied=layer))
+    if tied_head is not None and isinstance(layer, LoraLayer):
+        _let_follow(model, tied_head, layer)
     return layer
+
+
+def _let_follow(model: nn.Module, head: nn.Module, embedding: LoraLayer) -> None:
+    """Let the tied `head` take what `embedding` learns."""
+    if isinstance(head, LoraLinear):  # an adapter of the head alone came first
+        head.follow(embedding)
+    elif not isinstance(head, Adapted):
+        name = next(other for other, module in base_modules(model) if module is head)
+        _replace(model, name, LoraLinear(head, tied=embedding))
 
 
 def _layer_around(module: nn.Module, name: str) -> Adapted:

@@ -46,6 +46,10 @@ class LoraLinear(LoraLayer):
         self._tied = [tied] if tied is not None else []  # in a list, so that its parameters are counted once
         self.stack: RowUpdates | None = None
 
+    def follow(self, embedding: LoraLayer) -> None:
+        """Take the updates of `embedding`, whose weight is the base's, from now on."""
+        self._tied[:] = [embedding]
+
     @property
     def in_features(self) -> int:
         return int(self.base.in_features if hasattr(self.base, "in_features") else self.base.nx)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from core.adapters.copies import AdaptedWhole, TrainedCopy
 from core.adapters.layer import Adapted
 from core.adapters.lowrank import AnchoredRank, BiasOnly, LowRank, TokenRows
 from core.adapters.peft_base import BaseView, view
+from core.adapters.peft_experts import read as read_experts
 from core.adapters.peft_settings import PeftSettings
 from core.adapters.peft_tensors import LayerTensors, PeftTensors
 from core.adapters.starts import Place, begin
@@ -26,7 +27,7 @@ from core.errors import AdapterError
 from core.models.quantize import QuantizedLinear, frozen_weight
 from core.models.shapes import LinearShape
 
-Fitted: TypeAlias = dict[str, LowRank | TrainedCopy]
+Fitted: TypeAlias = dict[str, LowRank | TrainedCopy | nn.ModuleDict]
 
 # peft lists both of them for every classifier, whichever of them it has
 _CLASS_HEADS = ("classifier", "score")
@@ -74,6 +75,7 @@ class _Fitting:
         """Every update and copy, all checks done."""
         for name, layer in self._tensors.layers.items():
             self._placed[name] = self._update(name, layer)
+        self._placed |= dict(read_experts(self._settings, self._tensors.experts, self._base))
         self._check_targets()
         self._let_head_follow()
         self._check_copies()

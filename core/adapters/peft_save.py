@@ -27,9 +27,11 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from core.adapters import peft_experts
 from core.adapters.conv import LoraConv
 from core.adapters.copies import AdaptedWhole, TrainedCopy
 from core.adapters.embedding import LoraEmbedding
+from core.adapters.experts import LoraExperts
 from core.adapters.inject import lora_layers, require
 from core.adapters.layer import LoraLayer
 from core.adapters.linear import LoraLinear
@@ -120,6 +122,7 @@ class _Writing:
     tokens: dict[str, list[int]] = field(default_factory=dict)
     whole: list[str] = field(default_factory=list)
     biased: list[str] = field(default_factory=list)
+    parameters: list[str] = field(default_factory=list)
     turned: bool = False
 
     def take(self, name: str, layer: nn.Module, key: str) -> None:
@@ -129,11 +132,14 @@ class _Writing:
             assert copied is not None
             self._take_copy(name, copied)
             return
-        update = layer.update(key) if isinstance(layer, LoraLayer) else None
-        if update is None:
-            raise AdapterError(f"{name} cannot be saved in PEFT's format yet")
+        if isinstance(layer, LoraExperts):
+            self._take_experts(name, layer, key)
+            return
+        assert isinstance(layer, LoraLayer)
+        update = layer.update(key)
+        assert update is not None
         if isinstance(update, TokenRows | HeadRows):
-            rows = layer.base.weight[update.tokens].detach().float()  # type: ignore[index, union-attr]
+            rows = layer.base.weight[update.tokens].detach().float()  # type: ignore[index]
             change = update.b.detach().t() if isinstance(update, TokenRows) else update.a.detach()
             self._take_tokens(name, update.tokens.tolist(), rows + change)
         elif isinstance(update, Transposed):
@@ -162,6 +168,8 @@ class _Writing:
         said: dict[str, Any] = {"modules_to_save": _whole_names(self.whole, modules) or None}
         if self.tokens:
             said["trainable_token_indices"] = self.tokens
+        if self.parameters:
+            said["target_parameters"] = self.parameters
         if self._is_tied():
             said["ensure_weight_tying"] = True
         if not self.updates:
@@ -172,7 +180,7 @@ class _Writing:
         return {
             **plain_settings(base_model, task),
             **lora_settings(self.ranks, alphas),
-            "target_modules": shortest_names(list(self.updates), modules),
+            "target_modules": shortest_names([name for name in self.updates if name not in self.parameters], modules),
             "lora_dropout": dropout,
             "bias": self._bias(),
             "fan_in_fan_out": self.turned,
@@ -203,6 +211,14 @@ class _Writing:
         if magnitude is not None:
             self.tensors[f"{name}.lora_magnitude_vector"] = magnitude
         self.turned = self.turned or (isinstance(layer, LoraLinear) and layer.is_transposed)
+
+    def _take_experts(self, name: str, layer: LoraExperts, key: str) -> None:
+        adapted = list(peft_experts.written(name, layer, key))
+        for position, (weight, update, a, b) in enumerate(adapted):
+            prefix = peft_experts.wrapper(name, position, len(adapted))
+            self.updates[weight], self.ranks[weight] = update, update.rank
+            self.parameters.append(weight)
+            self.tensors |= {f"{prefix}.lora_A.weight": a, f"{prefix}.lora_B.weight": b}
 
     def _take_follower(self, name: str, update: Transposed) -> None:
         """The tied head's view of what the embedding learned; of trained tokens peft needs to be told once only."""

@@ -34,7 +34,7 @@ _USED = frozenset(
         *("peft_type", "base_model_name_or_path", "r", "lora_alpha", "rank_pattern", "alpha_pattern"),
         *("use_rslora", "use_dora", "bias", "init_lora_weights", "fan_in_fan_out", "modules_to_save"),
         *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-        *("trainable_token_indices", "ensure_weight_tying"),
+        *("trainable_token_indices", "ensure_weight_tying", "target_parameters"),
     }
 )
 # What may have any value without changing what the tensors mean.
@@ -58,7 +58,7 @@ class PeftSettings:
     `start` is empty, or the start whose B₀ A₀ was taken out of the base (`pissa`, `olora`). `targets` and `excluded`
     are names or a pattern; without targets, and without `all_linear`, peft goes by the architecture. `tokens` are token
     ids by the name of their embedding; the empty name is the model's input embedding. `is_tied` says that embedding and
-    head are to share what they learned.
+    head are to share what they learned. `parameters` name weights of experts.
     """
 
     kind: str
@@ -73,6 +73,7 @@ class PeftSettings:
     start: str = ""
     fan_in_fan_out: bool = False
     whole: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
     targets: tuple[str, ...] | NamePattern | None = None
     all_linear: bool = False
     excluded: tuple[str, ...] | NamePattern | None = None
@@ -98,7 +99,7 @@ class PeftSettings:
     def meaning(self) -> str:
         """All that makes equal tensors another adapter, as text."""
         said = [self.kind, self.rank, self.alpha, self.rank_pattern.values, self.alpha_pattern.values]
-        said += [self.use_rslora, self.use_dora, self.bias, self.start, self.whole, self.is_tied]
+        said += [self.use_rslora, self.use_dora, self.bias, self.start, self.whole, self.is_tied, self.parameters]
         return json.dumps([*said, self.tokens])
 
     def is_decidable(self) -> bool:
@@ -119,6 +120,15 @@ class PeftSettings:
         if isinstance(self.targets, tuple) and module not in self.targets:
             return self._is_named(module, self.targets) and self._is_in_layers(module)
         return self._is_named(module, self.targets)
+
+    def is_parameter(self, name: str) -> bool:
+        """Whether the experts' weight of that full name is adapted."""
+        return self._is_named(name, self.parameters)
+
+    def owns_parameters(self, module: str) -> bool:
+        """Whether `module`, perhaps a wrapper that peft put around one, has weights of experts that are adapted."""
+        name = module.replace(".base_layer", "")
+        return self._is_named(name, tuple(parameter.rpartition(".")[0] for parameter in self.parameters))
 
     def lies_in_whole(self, name: str) -> str | None:
         """The outermost module on the way to the dotted `name` that is trained whole; None where none is."""
@@ -175,6 +185,7 @@ def read_settings(folder: Path) -> PeftSettings:
         excluded=found.names_or_pattern("exclude_modules"),
         layers=found.layers(),
         layers_pattern=found.layers_pattern(),
+        parameters=found.names("target_parameters") or (),
         **common,
     )
 

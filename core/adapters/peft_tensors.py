@@ -66,7 +66,8 @@ class LayerTensors:
 @dataclass(frozen=True, slots=True)
 class PeftTensors:
     """What an adapter's file holds, by module: low-rank updates, rows of tokens, biases, and modules that are trained
-    whole (by their tensors' names inside). `copies` are weights that the base must have, by their full names.
+    whole (by their tensors' names inside). `experts` are A and B by peft's wrappers (`peft_experts`), `copies` weights
+    that the base must have, by their full names.
     """
 
     layers: dict[str, LayerTensors] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class PeftTensors:
     biases: dict[str, Tensor] = field(default_factory=dict)
     whole: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     copies: dict[str, Tensor] = field(default_factory=dict)
+    experts: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 def read_tensors(folder: Path, settings: PeftSettings) -> PeftTensors:
@@ -156,10 +158,12 @@ class _Sorter:
                 if self._settings.bias == "none":
                     raise self._refusal(f"{module} has a bias, but bias is none in its config")
                 self._found.biases[module] = bias
-            if parts:
+            if parts and self._settings.owns_parameters(module) and set(parts) == {"a", "b"}:
+                self._found.experts[module] = parts["a"], parts["b"]
+            elif parts:
                 self._found.layers[module] = self._layer(module, parts)
         found = self._found
-        if not (found.layers or found.tokens or found.biases or found.whole):
+        if not (found.layers or found.experts or found.tokens or found.biases or found.whole):
             raise self._refusal("The adapter holds no tensors")
         return found
 

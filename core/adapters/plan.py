@@ -131,7 +131,9 @@ def _biases(model: nn.Module, taken: set[str] | Sequence[str]) -> tuple[str, ...
     Raises:
         ConfigError: the model has no biases.
     """
-    owners = [name for name, module in base_modules(model) if getattr(module, "bias", None) is not None]
+    biases = {name: getattr(module, "bias", None) for name, module in base_modules(model)}
+    inner = {id(bias): name for name, bias in biases.items() if bias is not None}  # where two modules name one bias
+    owners = list(inner.values())
     if not owners:
         kind = getattr(model.config, "model_type", "this")
         raise ConfigError(

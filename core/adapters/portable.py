@@ -91,6 +91,7 @@ def products_in(files: AdapterFiles) -> dict[str, Product]:
         )
     for present, what in (
         (settings.use_dora, "DoRA's magnitudes"),
+        (found.experts, "updates of experts"),
         (found.tokens, "rows of an embedding"),
         (found.whole, f"{next(iter(found.whole), '')}, trained whole"),
         (found.biases, "biases"),

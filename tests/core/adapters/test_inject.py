@@ -15,7 +15,7 @@ from core.models.linears import find_linears
 from core.models.load import LoadedModel
 from core.models.quantize import quantize_linears
 from core.train.objective import summed_loss
-from tests.core.tiny import LINEARS, VOCABULARY, adapt, bits, packed_logits, random_rows
+from tests.core.tiny import LINEARS, VOCABULARY, adapt, bits, packed_logits, plain_logits, random_rows
 
 TOKENS = random_rows([25])[0].tokens
 EVERY = LoraConfig(rank=4, targets=LINEARS)
@@ -195,3 +195,16 @@ def test_a_wrapped_layer_still_tells_its_sizes(tiny: LoadedModel) -> None:
     assert find_linears(tiny.model) == before
     assert all(isinstance(layer, LoraLinear) for layer in lora_layers(tiny.model).values())
     assert VOCABULARY not in {shape.out_features for shape in before}
+
+
+def test_a_tied_head_that_was_adapted_first_still_follows_its_embedding(plain: LoadedModel) -> None:
+    alone, late = copy.deepcopy(plain.model), plain.model
+    late.lm_head = LoraLinear(late.lm_head)  # as an adapter with a head of its own leaves it
+    for model in (alone, late):
+        inject(model, LoraConfig(rank=4, targets=("embed_tokens",)), key="a", seed=0)
+        model.get_input_embeddings().adapters["a"].a.data.normal_(generator=torch.Generator().manual_seed(1))
+        activate(model, "a")
+    assert torch.equal(plain_logits(late, TOKENS), plain_logits(alone, TOKENS))
+    adapted = plain_logits(late, TOKENS)
+    activate(late, None)
+    assert not torch.allclose(plain_logits(late, TOKENS), adapted, atol=1e-2)

@@ -212,7 +212,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "tokens without rows": ({"trainable_token_indices": [1, 2]}, "no rows for the 2 tokens"),
     "repeated layers": ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
     "an activation by tokens": ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens"),
-    "adapted parameters": ({"target_parameters": ["experts.down_proj"]}, "target_parameters"),
+    "parameters of experts in words": ({"target_parameters": "experts.down_proj"}, "target_parameters is"),
     "a method that comes after us": ({"use_warp_drive": {"speed": 9}}, "use_warp_drive"),
     "a start that nothing brings back": ({"init_lora_weights": "pissa_niter_4"}, "path_initial_model_for_weight"),
     "CorDA": ({"init_lora_weights": "corda"}, "path_initial_model_for_weight_conversion"),

@@ -40,13 +40,7 @@ def each(cases: Iterable[Any] = CASES) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("twins", tuple(cases), indirect=True, ids=str, scope="module")
 
 
-# peft's files have a place for experts (`target_parameters`), and ours not yet.
-unsaved = pytest.mark.xfail(strict=True, raises=AdapterError, reason="experts are not written or read yet")
-in_pefts_format = each(
-    pytest.param(case, marks=unsaved, id=str(case)) if case.kind == "experts" else case
-    for case in CASES
-    if not case.is_bias_only
-)
+in_pefts_format = each(case for case in CASES if not case.is_bias_only)
 
 
 @pytest.fixture(autouse=True)
