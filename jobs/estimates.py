@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.checks import check, check_layers
-from core.config import LoraConfig, QuantConfig, RunConfig
+from core.config import LoraConfig, RunConfig
 from core.errors import ConfigError
 from core.models.catalogue import find
 from core.models.shapes import LinearShape
-from core.models.targets import check_rank, match, names, parts, pattern_values, suggestions
+from core.models.targets import check_rank, match, not_skipped, parts, pattern_values
 from jobs.blueprint import Blueprint, lies_in, read_blueprint
 from jobs.views import Estimate
 
@@ -46,7 +46,7 @@ def estimate(config: RunConfig, models_root: Path) -> Estimate | None:
         return None
     blueprint = read_blueprint(folder)
     if config.quant.bits in (4, 8):
-        _check_skip(config.quant, blueprint)
+        not_skipped([shape.name for shape in blueprint.linears], config.quant.skip)
     count = _COUNTS[config.method](config, blueprint)
     return Estimate(
         trainable_parameters=count.trained,
@@ -165,23 +165,6 @@ def _biases(lora: LoraConfig, chosen: Sequence[LinearShape], whole: Sequence[str
 def _tokens(lora: LoraConfig, blueprint: Blueprint) -> int:
     embedding = blueprint.input_embedding
     return len(lora.new_tokens) * embedding.out_features if embedding else 0
-
-
-def _check_skip(quant: QuantConfig, blueprint: Blueprint) -> None:
-    for name in quant.skip:
-        if not any(names(name, shape.name) for shape in blueprint.linears):
-            raise ConfigError(
-                f"Skip {name!r} matches no layer that would be quantized",
-                hint=f"Choose from {', '.join(suggestions(blueprint.linears))}",
-                field="quant.skip",
-            )
-    if quant.skip and all(any(names(name, shape.name) for name in quant.skip) for shape in blueprint.linears):
-        raise ConfigError(
-            "Every layer is skipped, so nothing would be quantized",
-            ", ".join(quant.skip),
-            "Skip fewer layers, or choose 16 bits",
-            "quant.skip",
-        )
 
 
 def _no_biases(blueprint: Blueprint, field: str) -> ConfigError:
