@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import Method, Task
+from core.data.labeling import LABELS_FILE
 from core.errors import AdapterError, ConfigError
 from core.models.shapes import weight_files
 from jobs.ids import new_id
@@ -26,7 +27,6 @@ from jobs.views import Adapter
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 README_FILE = "README.md"
-LABELS_FILE = "labels.json"
 MODEL_CONFIG_FILE = "config.json"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",

@@ -8,6 +8,7 @@ and put back bit for bit.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ from core.adapters.inject import lora_layers, require
 from core.adapters.layer import Adapted, LoraLayer
 from core.adapters.peft_format import load_adapter, read_adapter
 from core.config import QuantConfig
+from core.data.labeling import LABELS_FILE
 from core.errors import AdapterError
-from core.models.load import load_model
+from core.models.load import ClassHead, load_model
 from core.models.quantize import QuantizedLinear
 from core.models.vocabulary import grow
 
@@ -97,12 +99,13 @@ def _fold(name: str, layer: Adapted, key: str, dtype: torch.dtype, report: Merge
         update = layer.update(key)
         assert update is not None
         change = layer.weight_change(update)
+        is_quantized = isinstance(layer.base, QuantizedLinear)
         if isinstance(layer.base, QuantizedLinear):
             undo.callback(setattr, layer, "base", layer.base)
             layer.base = _dequantized(layer.base)
         weight = cast(nn.Parameter, layer.base.weight)
         wide = torch.promote_types(weight.dtype, torch.float32)
-        stored_as = dtype if weight.dtype == torch.float32 else weight.dtype
+        stored_as = dtype if is_quantized else weight.dtype
         _swap(name, weight, weight.detach().to(wide) + change, stored_as, report, undo)
         if update.bias is not None:
             bias: Any = layer.base.bias
@@ -126,6 +129,18 @@ def _swap(
     parameter.data = stored
 
 
+def _head(adapter_folder: Path) -> ClassHead | None:
+    """The head to load the base with where the adapter is a classifier's; whatever is drawn for it, the adapter has."""
+    path = adapter_folder / LABELS_FILE
+    if not path.is_file():
+        return None
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8"))
+        return ClassHead(labels=tuple(map(str, labels)), seed=0)
+    except (ValueError, TypeError):
+        raise AdapterError(f"{LABELS_FILE} holds no names", str(adapter_folder), "Export the adapter again") from None
+
+
 def export_merged(
     adapter_folder: Path, model_folder: Path, output: Path, *, fp32: bool = False, quant: QuantConfig | None = None
 ) -> MergeReport:
@@ -138,7 +153,7 @@ def export_merged(
     Raises:
         AdapterError, ModelError: the adapter or the base cannot be read, or do not fit each other.
     """
-    loaded = load_model(model_folder, dtype=torch.float32 if fp32 else None, quant=quant)
+    loaded = load_model(model_folder, dtype=torch.float32 if fp32 else None, quant=quant, head=_head(adapter_folder))
     tokenizer = loaded.tokenizer
     if (adapter_folder / "tokenizer.json").is_file():  # it has new tokens
         tokenizer = AutoTokenizer.from_pretrained(adapter_folder, local_files_only=True, trust_remote_code=False)

@@ -14,6 +14,8 @@ from core.data.encoding import Encoding
 from core.data.records import Labeled, Record
 from core.errors import DataError
 
+LABELS_FILE = "labels.json"  # beside a classifier's adapter: the names of its classes, in the order of the logits
+
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:

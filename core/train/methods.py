@@ -25,6 +25,7 @@ from core.adapters.peft_format import read_adapter, save_adapter
 from core.adapters.plan import plan
 from core.checks import check
 from core.config import LoraConfig, RunConfig
+from core.data.labeling import LABELS_FILE
 from core.errors import RunError
 from core.models.catalogue import public_name
 from core.models.load import ClassHead, LoadedModel, load_model
@@ -35,7 +36,6 @@ from core.train.objective import Objective
 from core.train.schedule import suggested_rate
 
 ADAPTER_KEY = "trained"
-LABELS_FILE = "labels.json"
 # LoRA's best rate is about ten times that of full fine-tuning (Schulman et al. 2025, "LoRA Without Regret")
 FULL_RATE_SHARE = 0.1
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from core.adapters.inject import inject, lora_layers
@@ -103,3 +104,14 @@ def conversation(*turns: str, system: str | None = None, row: int = 1) -> Conver
     if system is not None:
         messages.insert(0, Message(role="system", content=system))
     return Conversation(messages=tuple(messages), source_row=row)
+
+
+def padded_loss(model: Any, rows: Sequence[Row]) -> Tensor:
+    """The textbook's step: pad to the longest row, mask, form all logits, take the mean over the labels."""
+    longest = max(len(row.tokens) for row in rows)
+    padding = [longest - len(row.tokens) for row in rows]
+    tokens = torch.tensor([row.tokens + [2] * extra for row, extra in zip(rows, padding, strict=True)])
+    labels = torch.tensor([row.labels + [IGNORE] * extra for row, extra in zip(rows, padding, strict=True)])
+    mask = torch.tensor([[1] * len(row.tokens) + [0] * extra for row, extra in zip(rows, padding, strict=True)])
+    logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+    return cross_entropy(logits.reshape(-1, VOCABULARY), labels.reshape(-1), ignore_index=IGNORE)

@@ -34,6 +34,12 @@ from tests.core.tiny import bits, tiny_llama
 
 VOCABULARY, WIDTH = 60, 32
 TOKENS = torch.tensor([[5, 17, 3, 59, 20, 21, 3, 8, 40]])
+PREFIX = "base_model.model."
+Q0 = f"{PREFIX}model.layers.0.self_attn.q_proj.lora_"
+NORM, EMBEDDING = f"{PREFIX}model.norm", f"{PREFIX}model.embed_tokens"
+A, B = f"{Q0}A.weight", f"{Q0}B.weight"
+Edit = Callable[[Path], object]
+PLAIN = {"rank": 4, "alpha": 8.0, "targets": ("q_proj", "up_proj")}
 PICTURES = torch.linspace(-1, 1, 2 * 3 * 8).view(2, 3, 8).sin()
 
 

@@ -113,3 +113,15 @@ def test_the_exported_model_is_a_plain_one_that_says_the_same(
     assert reloaded.dtype == torch.float32
     assert torch.allclose(plain_logits(reloaded, TOKENS), plain_logits(plain.model, TOKENS), atol=2e-4)
     assert (tmp_path / "whole" / "tokenizer.json").is_file()
+
+
+def test_a_layer_that_is_kept_in_fp32_inside_a_bf16_model_stays_so(adapted: LoadedModel) -> None:
+    adapted.model.to(torch.bfloat16)
+    layer = lora_layers(adapted.model)["model.layers.1.mlp.down_proj"]
+    layer.base.float()
+    update = layer.update("a")
+    assert update is not None
+    exact = layer.base.weight.detach() + update.float().delta()
+    with merged(adapted.model, "a"):
+        assert layer.base.weight.dtype == torch.float32
+        assert torch.allclose(layer.base.weight, exact, rtol=0, atol=1e-6)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,9 @@ from core.config import QuantConfig
 from core.models.linears import find_linears
 from core.models.quantize import quantize_linears
 from tests.core.adapters.peft_pairs import (
+    PREFIX,
+    B,
+    Edit,
     edit_settings,
     edit_tensors,
     gpt2,
@@ -27,25 +29,6 @@ from tests.core.adapters.peft_pairs import (
     theirs,
     tied_llama,
 )
-
-PREFIX = "base_model.model."
-Q0 = f"{PREFIX}model.layers.0.self_attn.q_proj.lora_"
-NORM, EMBEDDING = f"{PREFIX}model.norm", f"{PREFIX}model.embed_tokens"
-A, B = f"{Q0}A.weight", f"{Q0}B.weight"
-Edit = Callable[[Path], object]
-PLAIN = {"rank": 4, "alpha": 8.0, "targets": ("q_proj", "up_proj")}
-
-
-@pytest.fixture
-def base() -> nn.Module:
-    return llama()
-
-
-@pytest.fixture
-def saved(base: nn.Module, tmp_path: Path) -> Path:
-    """An adapter on q_proj and up_proj, saved by us."""
-    model = copy.deepcopy(base)
-    return saved_by_us(model, ours(model, PLAIN), tmp_path / "adapter")
 
 
 @pytest.mark.parametrize(

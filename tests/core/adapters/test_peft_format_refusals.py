@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import copy
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +13,17 @@ from torch import nn
 from core.adapters.peft_format import CONFIG_FILE, WEIGHTS_FILE, load_adapter
 from core.adapters.peft_tensors import MAX_HEADER_BYTES, MAX_TENSORS
 from tests.core.adapters.peft_pairs import (
+    EMBEDDING,
+    NORM,
+    PREFIX,
+    Q0,
+    A,
+    B,
+    Edit,
     edit_settings,
     edit_tensors,
-    llama,
-    ours,
     refused,
-    saved_by_us,
 )
-
-PREFIX = "base_model.model."
-Q0 = f"{PREFIX}model.layers.0.self_attn.q_proj.lora_"
-NORM, EMBEDDING = f"{PREFIX}model.norm", f"{PREFIX}model.embed_tokens"
-A, B = f"{Q0}A.weight", f"{Q0}B.weight"
-Edit = Callable[[Path], object]
-PLAIN = {"rank": 4, "alpha": 8.0, "targets": ("q_proj", "up_proj")}
-
-
-@pytest.fixture
-def base() -> nn.Module:
-    return llama()
-
-
-@pytest.fixture
-def saved(base: nn.Module, tmp_path: Path) -> Path:
-    """An adapter on q_proj and up_proj, saved by us."""
-    model = copy.deepcopy(base)
-    return saved_by_us(model, ours(model, PLAIN), tmp_path / "adapter")
 
 
 def content(*contents: bytes) -> Edit:

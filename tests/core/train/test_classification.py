@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from core.adapters.merge import export_merged
 from core.data.batching import hold_out
 from core.data.labeling import encode_labeled
 from core.data.records import Labeled, Passage
@@ -106,6 +107,22 @@ def test_a_text_longer_than_the_models_positions_is_cut_and_told(
     events = classify(base=base, records=[*LABELED, *long], optim={"steps": 2}).carry_out()
     assert "1 rows are longer than 63 tokens and were cut" in notes(events)
     assert of_kind(events, Finished)
+
+
+def test_a_classifiers_adapter_is_merged_into_a_model_that_names_the_same_classes(
+    classify: Make, encoder: Path, tmp_path: Path
+) -> None:
+    run = classify(method="lora")
+    evaluated = of_kind(run.carry_out(), EvalDone)[-1]
+    export_merged(run.output, encoder, tmp_path / "whole")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole").eval()
+    assert model.config.id2label == {0: "bright", 1: "dull"}
+    rows = encode_labeled(AutoTokenizer.from_pretrained(tmp_path / "whole"), LABELED, ("bright", "dull"), 64).rows
+    held = hold_out(rows, run.config.data.holdout, run.config.seed)[1]
+    with torch.no_grad():
+        logits = torch.cat([model(input_ids=torch.tensor([row.tokens])).logits for row in held])
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor([row.label for row in held]))
+    assert float(loss) == pytest.approx(evaluated.loss, rel=1e-4)
 
 
 def test_an_adapters_head_is_trained_whole_and_its_classes_are_written_down(classify: Make) -> None:

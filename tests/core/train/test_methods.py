@@ -10,19 +10,18 @@ from peft import get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
 from core.config import RunConfig, parse
 from core.data.batching import hold_out, rows_of_step
-from core.data.encoding import IGNORE, Row, encode
+from core.data.encoding import encode
 from core.errors import ConfigError, RunError
 from core.events import Event, Finished, Preparing, Saved, Started, StepDone
 from core.models.load import LoadedModel, load_model
 from core.train.loop import Loop, Subject
 from core.train.methods import Full, Lora, method_of
 from core.train.objective import PackedRows
-from tests.core.tiny import LINEARS, VOCABULARY, bits, random_rows, tiny_llama
+from tests.core.tiny import LINEARS, bits, padded_loss, random_rows, tiny_llama
 from tests.core.train.running import RECORDS, Make, notes, of_kind, same_tensors
 
 ROWS = [30, 12, 25, 9, 40, 17, 22, 14, 33]
@@ -49,17 +48,6 @@ def loop_over(loaded: LoadedModel, config: RunConfig, folder: Path, computed: to
     trainables = method_of(config).begin(loaded, objective, rows, computed)
     subject = Subject(loaded=loaded, trainables=trainables, objective=objective)
     return Loop(subject, config, rows, [], folder / "checkpoints", lambda: None)
-
-
-def padded_loss(model: nn.Module, rows: list[Row]) -> Tensor:
-    """The textbook's step, on transformers' own attention."""
-    longest = max(len(row.tokens) for row in rows)
-    padding = [longest - len(row.tokens) for row in rows]
-    tokens = torch.tensor([row.tokens + [2] * extra for row, extra in zip(rows, padding, strict=True)])
-    labels = torch.tensor([row.labels + [IGNORE] * extra for row, extra in zip(rows, padding, strict=True)])
-    mask = torch.tensor([[1] * len(row.tokens) + [0] * extra for row, extra in zip(rows, padding, strict=True)])
-    logits = model(input_ids=tokens, attention_mask=mask).logits
-    return cross_entropy(logits.reshape(-1, VOCABULARY), labels.reshape(-1), ignore_index=IGNORE)
 
 
 # ---- full fine-tuning

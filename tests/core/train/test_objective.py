@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from core.adapters.inject import activate, inject, lora_layers
 from core.adapters.linear import LoraLinear
@@ -15,7 +14,7 @@ from core.data.encoding import IGNORE, Row
 from core.kernels.cross_entropy import CHUNK_ROWS
 from core.models.load import LoadedModel, head_weight
 from core.train.objective import summed_loss
-from tests.core.tiny import VOCABULARY, adapt, random_rows
+from tests.core.tiny import VOCABULARY, adapt, padded_loss, random_rows
 
 CPU = torch.device("cpu")
 LENGTHS = (120, 60, 7, 110, 1)
@@ -27,16 +26,6 @@ def gradients(model: nn.Module, loss: Callable[[], Tensor]) -> tuple[float, dict
     value = loss()
     value.backward()  # type: ignore[no-untyped-call]
     return value.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def padded_loss(model: nn.Module, rows: list[Row]) -> Tensor:
-    """The textbook's step: pad to the longest row, mask, form all logits, take the mean over the labels."""
-    longest = max(len(row.tokens) for row in rows)
-    tokens = torch.tensor([row.tokens + [2] * (longest - len(row.tokens)) for row in rows])
-    labels = torch.tensor([row.labels + [IGNORE] * (longest - len(row.labels)) for row in rows])
-    mask = torch.tensor([[1] * len(row.tokens) + [0] * (longest - len(row.tokens)) for row in rows])
-    logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-    return cross_entropy(logits.reshape(-1, VOCABULARY), labels.reshape(-1), ignore_index=IGNORE)
 
 
 def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 2e-5) -> None:

@@ -9,17 +9,15 @@ import peft
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from core.adapters.inject import activate, lora_layers
 from core.adapters.peft_format import save_adapter
 from core.config import RunConfig, parse
 from core.data.batching import rows_of_step
-from core.data.encoding import IGNORE, Row
 from core.events import StepDone
 from core.models.load import LoadedModel
 from core.train.loop import Loop
-from tests.core.tiny import LINEARS, VOCABULARY, adapt, random_rows
+from tests.core.tiny import LINEARS, adapt, padded_loss, random_rows
 from tests.core.train.running import adapter_subject
 
 STEPS = 5
@@ -48,16 +46,6 @@ def theirs(tiny: LoadedModel, plain: LoadedModel, config: RunConfig, tmp_path: P
     activate(tiny.model, "a")
     save_adapter(tiny.model, "a", tmp_path / "start", config.lora, "tiny")
     return peft.PeftModel.from_pretrained(plain.model, str(tmp_path / "start"), is_trainable=True).train()
-
-
-def padded_loss(model: nn.Module, rows: list[Row]) -> Tensor:
-    longest = max(len(row.tokens) for row in rows)
-    padding = [longest - len(row.tokens) for row in rows]
-    tokens = torch.tensor([row.tokens + [2] * extra for row, extra in zip(rows, padding, strict=True)])
-    labels = torch.tensor([row.labels + [IGNORE] * extra for row, extra in zip(rows, padding, strict=True)])
-    mask = torch.tensor([[1] * len(row.tokens) + [0] * extra for row, extra in zip(rows, padding, strict=True)])
-    logits = model(input_ids=tokens, attention_mask=mask).logits
-    return cross_entropy(logits.reshape(-1, VOCABULARY), labels.reshape(-1), ignore_index=IGNORE)
 
 
 def by_our_names(model: nn.Module) -> dict[str, nn.Parameter]:
