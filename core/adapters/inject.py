@@ -119,6 +119,9 @@ def _check_tokens(model: nn.Module, what: Plan, tokens: Sequence[int]) -> None:
         raise AdapterError("An embedding is trained whole or at chosen tokens, not both")
     if any(placement.shape.name == name for placement in what.placements):
         raise AdapterError("An embedding takes new tokens or a low-rank update, not both")
+    head = output_head(model)
+    if is_tied(model) and any(model.get_submodule(owner) is head for owner in what.biases):
+        raise AdapterError("New tokens cannot be trained beside the bias of a tied output head")
 
 
 def _train_tokens(model: nn.Module, tokens: Sequence[int], key: str) -> None:

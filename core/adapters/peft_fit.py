@@ -264,6 +264,12 @@ class _Fitting:
         if isinstance(first, TrainedCopy) and isinstance(second, TrainedCopy):
             if torch.equal(first.module.weight, second.module.weight):  # type: ignore[arg-type]
                 second.module.weight = first.module.weight
+        elif isinstance(first, LowRank) and isinstance(second, BiasOnly):
+            raise AdapterError(
+                f"The adapter trains {embedding} and the bias of {head}, which is tied to it",
+                self._made_for,
+                "Choose an adapter without one of them",
+            )
         elif isinstance(first, TokenRows) or (first is not None and second is None and self._settings.is_tied):
             self._placed.pop(head, None)
         elif isinstance(first, LowRank) and second is None:

@@ -13,7 +13,7 @@ from core.checks import check_layers
 from core.config import LoraConfig
 from core.errors import ConfigError
 from core.models.fused import fused_parts
-from core.models.linears import base_modules, find_layers, input_embedding, is_tied
+from core.models.linears import base_modules, find_layers, input_embedding, is_tied, output_head
 from core.models.shapes import LinearShape
 from core.models.targets import check_rank, match, names, parts, pattern_values
 
@@ -54,6 +54,7 @@ def plan(model: nn.Module, config: LoraConfig, *, bias_only: bool = False) -> Pl
     check_layers(config, chosen, is_tied=tied, input_embedding=its_name)
     if tied:
         chosen = _untie(model, chosen, shapes)
+        _check_head_bias(model, chosen, config)
     ranks = pattern_values(config.rank_pattern, config.rank, chosen, "lora.rank_pattern")
     alphas = pattern_values(config.alpha_pattern, config.alpha, chosen, "lora.alpha_pattern")
     for shape in chosen:
@@ -106,6 +107,17 @@ def _untie(model: nn.Module, chosen: Sequence[LinearShape], shapes: Sequence[Lin
     ends = [shape for shape in shapes if model.get_submodule(shape.name) is embedding]
     others = [shape for shape in chosen if shape.kind != "head" and shape not in ends]
     return (*ends, *others) if len(others) < len(chosen) else tuple(chosen)
+
+
+def _check_head_bias(model: nn.Module, chosen: Sequence[LinearShape], config: LoraConfig) -> None:
+    """A tied head follows its embedding, or has a trained bias of its own; one layer holds one update an adapter."""
+    has_bias = getattr(output_head(model), "bias", None) is not None
+    if has_bias and config.bias == "all" and any(shape.kind == "embedding" for shape in chosen):
+        raise ConfigError(
+            "The output head is tied to the embedding and has a bias, and they cannot both be trained",
+            hint="Leave the embedding out of the targets, or train the biases of adapted layers alone",
+            field="lora.bias",
+        )
 
 
 def _parts(model: nn.Module, shape: LinearShape, config: LoraConfig) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers import BertConfig, BertLMHeadModel
 
 from core.adapters.inject import activate, inject, lora_layers, remove, require
 from core.adapters.linear import LoraLinear
@@ -208,3 +209,16 @@ def test_a_tied_head_that_was_adapted_first_still_follows_its_embedding(plain: L
     adapted = plain_logits(late, TOKENS)
     activate(late, None)
     assert not torch.allclose(plain_logits(late, TOKENS), adapted, atol=1e-2)
+
+
+def test_an_embedding_and_the_bias_of_its_tied_head_are_not_trained_together() -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    model = BertLMHeadModel(BertConfig(**sizes, vocab_size=40, is_decoder=True))
+    for targets, bias in ((("word_embeddings",), "none"), (("query",), "all")):  # either alone is well
+        inject(copy.deepcopy(model), LoraConfig(rank=2, targets=targets, bias=bias), key="a", seed=0)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError) as caught:
+        inject(model, LoraConfig(rank=2, targets=("word_embeddings",), bias="all"), key="a", seed=0)
+    assert caught.value.field == "lora.bias"
+    with pytest.raises(AdapterError, match="New tokens"):
+        inject(model, LoraConfig(rank=2, targets=("query",), bias="all"), key="a", seed=0, tokens=[3])
+    assert not lora_layers(model)
