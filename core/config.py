@@ -90,8 +90,9 @@ class OptimConfig:
 
     `learning_rate` None is suited to the model's width (`core.train.schedule`). `batch_size` counts rows an optimizer
     step. `steps`, where given, wins over `epochs`. `micro_tokens` bounds the tokens that go through the model at once
-    and so the memory; it changes the result by rounding only. `warmup` is a share of all steps. `lora_plus_ratio` is
-    how many times faster B learns than A (LoRA+, arXiv 2402.12354).
+    and so the memory; it changes the result by rounding only. `checkpointing` keeps less between the forward and the
+    backward pass, for a third more work. `warmup` is a share of all steps. `lora_plus_ratio` is how many times faster B
+    learns than A (LoRA+, arXiv 2402.12354).
     """
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -101,6 +102,7 @@ class OptimConfig:
     steps: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
     micro_tokens: Annotated[int, Field(ge=64)] = 2048
+    checkpointing: bool = False
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     evaluations: Annotated[int, Field(ge=1, le=1000)] = 6

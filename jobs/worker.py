@@ -68,8 +68,10 @@ def _tell(events: Iterator[Event], journal: EventWriter) -> int:
 def _events(folder: RunFolder) -> Iterator[Event]:
     config = parse(orjson.loads(folder.config.read_bytes()))
     from core.data.records import read_records
+    from core.train.memory import cap_memory
     from core.train.run import carry_out  # torch comes in here, after everything that can be wrong without it
 
+    cap_memory()
     stop = _Stop(folder.control)
     for event in carry_out(
         config,

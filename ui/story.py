@@ -111,6 +111,8 @@ class Story:
             self._start(event)
         elif isinstance(event, Preparing):
             self.phase, self.end = event, None
+            if self.phases and self.phases[-1].startswith(f"{event.phase}\t"):
+                self.phases.pop()  # it goes on
             self.phases.append(f"{event.phase}\t{event.detail}")
         elif isinstance(event, Note):
             self.notes.append(event.text)

@@ -35,6 +35,7 @@ class Adapted(nn.Module, ABC):
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
         self.base = base
+        self.training = base.training
         self.adapters = nn.ModuleDict()
         self.active: str | None = None
         self.rows: tuple[Mix, ...] | None = None

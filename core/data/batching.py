@@ -1,36 +1,47 @@
 """From rows to batches. Packed, rows lie one behind the other, without padding, each in a segment of its own; padded,
 they lie one below the other, filled up on the right to the longest.
 
+Packed rows that all begin with the same unlabeled tokens, a system prompt say, can share them: the beginning is laid
+out once, and the others' segments go on from it (`core.kernels.packed_attention`). A token's hidden state depends on
+what stands before it alone, so that every row gets the logits that it gets by itself.
+
 An optimizer step takes `batch_size` rows. They are split into micro-batches of at most `micro_tokens` tokens (a
 longer row goes alone); since the loss is summed over trained tokens and divided by the step's total, the split
-changes the result by rounding only. The order of rows is a function of seed and epoch, so a step's rows can be
-found again from its number. For padded batches a step's rows are sorted by length first, so that little is filled up.
+changes the result by rounding only. Which rows a step takes is said by `core.data.splits`. For padded batches they are
+sorted by length first, so that little is filled up.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from core.data.encoding import IGNORE, AnyRow, Row
 from core.data.labeling import ClassRow
+from core.data.splits import lengths_of
+
+WORTH_SHARING = 8  # tokens; sharing fewer costs more in attention than it saves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Rows packed into one sequence.
 
-    `tokens` and `positions` are `[1, T]` int64 (positions restart in each segment), `bounds` `[segments + 1]` int32
-    holds where segments begin and end, `labeled` `[1, T]` bool marks the positions with a label, `labels`
-    `[labeled]` int64 are theirs.
+    `tokens` and `positions` are `[1, T]` int64 (positions restart in each segment, behind the shared tokens where there
+    are any), `bounds` `[segments + 1]` int32 holds where segments begin and end, `shared` is the length of the first
+    segment where the others go on from it, else 0; `labeled` `[1, T]` bool marks the positions with a label, `labels`
+    `[labeled]` int64 are theirs. `bounds` and `labeled` stay on the CPU, where they are read.
     """
 
     tokens: Tensor
     positions: Tensor
     bounds: Tensor
+    shared: int
     labeled: Tensor
     labels: Tensor
 
@@ -39,8 +50,8 @@ class Batch:
 class PaddedBatch:
     """Rows below one another, `[rows, longest]`.
 
-    `tokens` int64, `mask` int64 is 1 where a token is one of the row's, `labeled` bool marks the positions with a
-    label, `labels` `[labeled]` int64 are theirs, row by row.
+    `tokens` int64, `mask` int64 is 1 where a token is one of the row's, `labeled` bool (on the CPU) marks the positions
+    with a label, `labels` `[labeled]` int64 are theirs, row by row.
     """
 
     tokens: Tensor
@@ -62,20 +73,37 @@ class ClassBatch:
     labels: Tensor
 
 
-def pack(rows: Sequence[Row], device: torch.device) -> Batch:
-    """`rows` as one batch on `device`."""
-    lengths = torch.tensor([len(row.tokens) for row in rows])
-    labels = torch.tensor([label for row in rows for label in row.labels])
-    bounds = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
+def pack(rows: Sequence[Row], device: torch.device, *, share_beginning: bool = True) -> Batch:
+    """`rows` as one batch on `device`; where it pays and `share_beginning` allows it, their common beginning is laid out once."""
+    shared = _common_beginning(rows) if share_beginning else 0
+    parts = [rows[0].tokens[:shared]] * bool(shared) + [row.tokens[shared:] for row in rows]
+    first = [0] * bool(shared) + [shared] * len(rows)  # where each part's positions begin
+    labels = _integers([IGNORE] * shared + [label for row in rows for label in row.labels[shared:]])
     labeled = labels != IGNORE
+    positions = torch.cat([torch.arange(at, at + len(part)) for at, part in zip(first, parts, strict=True)])
     return Batch(
-        tokens=torch.tensor([token for row in rows for token in row.tokens])[None].to(device),
+        tokens=_integers([token for part in parts for token in part])[None].to(device),
         positions=positions[None].to(device),
-        bounds=bounds.to(torch.int32).to(device),
-        labeled=labeled[None].to(device),
+        bounds=torch.tensor([0, *map(len, parts)]).cumsum(0).to(torch.int32),
+        shared=shared,
+        labeled=labeled[None],
         labels=labels[labeled].to(device),
     )
+
+
+def _integers(values: list[int]) -> Tensor:
+    """`[values]` int64; through numpy, which reads a list several times as fast as torch."""
+    return torch.from_numpy(np.array(values, np.int64))
+
+
+def _common_beginning(rows: Sequence[Row]) -> int:
+    """How many tokens all `rows` begin with that have no label, if that many are worth it, else 0."""
+    if len(rows) < 2:
+        return 0
+    length = len(os.path.commonprefix([row.tokens[:-1] for row in rows]))  # each row keeps a token of its own
+    labeled = (next((at for at, label in enumerate(row.labels[:length]) if label != IGNORE), length) for row in rows)
+    length = min(labeled)
+    return length if length >= WORTH_SHARING else 0
 
 
 def pad(rows: Sequence[Row], device: torch.device, padding: int = 0) -> PaddedBatch:
@@ -85,7 +113,7 @@ def pad(rows: Sequence[Row], device: torch.device, padding: int = 0) -> PaddedBa
     return PaddedBatch(
         tokens=_fill([row.tokens for row in rows], padding).to(device),
         mask=_fill([[1] * len(row.tokens) for row in rows], 0).to(device),
-        labeled=labeled.to(device),
+        labeled=labeled,
         labels=labels[labeled].to(device),
     )
 
@@ -124,41 +152,11 @@ def micro_batches(rows: Sequence[AnyRow], micro_tokens: int) -> Iterator[Sequenc
 def padded_micro_batches(rows: Sequence[AnyRow], micro_tokens: int) -> Iterator[Sequence[AnyRow]]:
     """`rows`, longest first, in groups that hold at most `micro_tokens` tokens once filled up; as `micro_batches`."""
     group: list[AnyRow] = []
-    for row in sorted(rows, key=lambda row: -len(row.tokens)):
+    for number in np.argsort(-lengths_of(rows), kind="stable").tolist():  # so no row is read before its turn
+        row = rows[number]
         if group and (len(group) + 1) * len(group[0].tokens) > micro_tokens:
             yield group
             group = []
         group.append(row)
     if group:
         yield group
-
-
-def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Optimizer steps that one pass over `rows` takes; the last may be smaller."""
-    return -(-rows // batch_size)
-
-
-def rows_of_step(rows: Sequence[AnyRow], step: int, batch_size: int, seed: int) -> list[AnyRow]:
-    """The rows that optimizer step `step` (from 0) trains on."""
-    epoch, index = divmod(step, steps_per_epoch(len(rows), batch_size))
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(len(rows), generator=generator).tolist()
-    return [rows[i] for i in order[index * batch_size : (index + 1) * batch_size]]
-
-
-def hold_out(rows: Sequence[AnyRow], share: float, seed: int) -> tuple[list[AnyRow], list[AnyRow]]:
-    """`rows` as (training, evaluation), split at random by `seed`; no evaluation rows where `share` makes less than
-    one.
-
-    Rows with equal tokens fall on the same side, so that evaluation never asks for a row that was trained on.
-    """
-    groups: dict[tuple[int, ...], list[AnyRow]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.tokens), []).append(row)
-    distinct = list(groups.values())
-    wanted = int(len(distinct) * share)
-    order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen = set(order[:wanted])
-    train = [row for index, group in enumerate(distinct) if index not in chosen for row in group]
-    held = [row for index, group in enumerate(distinct) if index in chosen for row in group]
-    return train, held

@@ -1,31 +1,36 @@
 """From a record to tokens and labels, through the model's own chat template.
 
-A conversation is rendered as text once. For each assistant turn, rendering the messages before it (with the
-template's opening of an assistant turn) and the messages up to it shows where the turn's own text begins and ends;
-tokens inside it, the end-of-turn mark included, carry labels, all others IGNORE. Labels follow the text and never
+A conversation is rendered as text once. Where each assistant turn stands in it is told by `core.data.templates`;
+tokens inside a turn, the end-of-turn mark included, carry labels, all others IGNORE. Labels follow the text and never
 the token's value, since one token may end a turn and pad a batch. A passage is trained on every token.
 
 Labels are shifted here, once: `labels[i]` is the token that should follow `tokens[i]`.
+
+Records are taken in batches, so that the tokenizer's threads have something to share; rows go to a `TokenStore` as
+they are made. So memory stays what it is, however many there are. Where the tokenizer allows it, words are looked up
+(`core.data.word_tokens`); else it is asked for whole texts, and for the place of each token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from core.data.records import Conversation, Labeled, Message, Passage, Record
-from core.errors import DataError
+import numpy as np
+from numpy.typing import NDArray
+
+from core.data.records import Conversation, Labeled, Passage, Record
+from core.data.templates import ChatTemplate, Span
+from core.data.token_store import TokenStore, narrowest
+from core.data.word_tokens import WordTokens
+from core.errors import DataError, ModelError
 
 IGNORE = -100
+Trained: TypeAlias = tuple[NDArray[Any], NDArray[np.bool_]]  # a text's tokens, and whether each is trained
 
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'system' %}{{ message['content'] + '\n\n' }}"
-    "{% elif message['role'] == 'user' %}{{ '### User:\n' + message['content'] + '\n\n' }}"
-    "{% else %}{{ '### Assistant:\n' + message['content'] + eos_token + '\n\n' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '### Assistant:\n' }}{% endif %}"
-)
+BATCH_ROWS, BATCH_LETTERS = 1000, 2**18  # a batch takes a tenth of a second, and its tokens a few megabytes
 
 
 class Tokens(Protocol):
@@ -56,110 +61,200 @@ class Row:
         return sum(label != IGNORE for label in self.labels)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoding(Generic[AnyRow]):
-    """All usable rows, and what was lost on the way to them."""
+    """All usable rows, and what was lost on the way to them; `records` is how many it is made of so far.
 
-    rows: list[AnyRow]
-    truncated: int
-    without_labels: int
+    Args:
+        max_tokens: what is longer is cut.
+    """
 
-
-def ensure_template(tokenizer: Any) -> bool:
-    """Give a tokenizer without a chat template our plain one; True where that was needed."""
-    if tokenizer.chat_template:
-        return False
-    tokenizer.chat_template = PLAIN_TEMPLATE
-    return True
+    rows: TokenStore[AnyRow]
+    max_tokens: int
+    records: int = 0
+    truncated: int = 0
+    without_labels: int = 0
 
 
-def render(tokenizer: Any, messages: Iterable[Message], *, opening: bool) -> str:
-    """The conversation as text; with `opening` it ends where an assistant's answer is to begin."""
-    plain = [{"role": message.role, "content": message.content} for message in messages]
-    text: str = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=opening)
-    return text
+class ChatRows(TokenStore[Row]):
+    """Rows of a causal language model: tokens with the one that follows the last, then a byte each: is it trained?"""
+
+    def __init__(self, scratch: Path | None, token_type: np.dtype[Any]) -> None:
+        super().__init__(scratch, token_type, stride=token_type.itemsize + 1, fixed=token_type.itemsize)
+
+    def put(self, tokens: NDArray[Any], trained: NDArray[np.bool_]) -> bool:
+        """Keep a row, if any of it is trained: `tokens` `[n + 1]`, and whether the second to the last are, `[n]`."""
+        labels = int(np.count_nonzero(trained))
+        if labels:
+            self._put(tokens.tobytes() + trained.tobytes(), tokens[:-1].tobytes(), labels)
+        return labels > 0
+
+    def _row(self, content: bytes) -> Row:
+        length = (len(content) - self._fixed) // self._stride
+        tokens = np.frombuffer(content, self.token_type, length + 1)
+        trained = np.frombuffer(content, np.bool_, length, tokens.nbytes)
+        labels = np.where(trained, tokens[1:].astype(np.int64), IGNORE)
+        return Row(tokens[:-1].tolist(), labels.tolist())
 
 
-def require_unlabeled(records: Iterable[Record]) -> tuple[Conversation | Passage, ...]:
-    """`records`, each of which is text that can be gone on with.
+def require_unlabeled(record: Record) -> Conversation | Passage:
+    """`record`, which is text that can be gone on with.
 
     Raises:
-        DataError: a record has a label in place of an answer.
+        DataError: it has a label in place of an answer.
     """
-    found = []
-    for record in records:
-        if isinstance(record, Labeled):
-            raise DataError(
-                f"Row {record.source_row} has a label, {record.label!r}, and no answer",
-                hint="Choose the task classification, or a dataset with prompts and completions",
-            )
-        found.append(record)
-    return tuple(found)
+    if isinstance(record, Labeled):
+        raise DataError(
+            f"Row {record.source_row} has a label, {record.label!r}, and no answer",
+            hint="Choose the task classification, or a dataset with prompts and completions",
+        )
+    return record
 
 
-def encode(tokenizer: Any, records: Iterable[Conversation | Passage], max_tokens: int) -> Encoding[Row]:
+def encode(tokenizer: Any, records: Iterable[Record], max_tokens: int, scratch: Path | None = None) -> Encoding[Row]:
+    """All that `encode_gradually` makes of `records`."""
+    *_, whole = encode_gradually(tokenizer, records, max_tokens, scratch)
+    return whole
+
+
+def encode_gradually(
+    tokenizer: Any, records: Iterable[Record], max_tokens: int, scratch: Path | None = None
+) -> Iterator[Encoding[Row]]:
     """Rows of at most `max_tokens` tokens; rows that keep no label are left out and counted.
 
+    Args:
+        scratch: the folder for the rows' file.
+
+    Yields:
+        The same encoding after every batch of records, by which it has grown; in the end it is whole.
+
     Raises:
-        DataError: a template cannot render a row, or no row keeps a label.
+        DataError: a record has a label, a template cannot render a row, or no row keeps a label.
+        ModelError: the tokenizer cannot tell the places of its tokens.
     """
-    rows: list[Row] = []
-    truncated = without_labels = 0
-    for record in records:
-        row = _encode_passage(tokenizer, record) if isinstance(record, Passage) else _encode_chat(tokenizer, record)
-        truncated += len(row.tokens) > max_tokens
-        row = Row(row.tokens[:max_tokens], row.labels[:max_tokens])
-        if row.trained:
-            rows.append(row)
-        else:
-            without_labels += 1
-    if not rows:
+    store = ChatRows(scratch, narrowest(tokenizer))
+    found: Encoding[Row] = Encoding(store, max_tokens)
+    encoder = _Encoder(tokenizer, store.token_type)
+    for batch in batches(records):
+        for tokens, trained in encoder([require_unlabeled(record) for record in batch]):
+            found.truncated += len(tokens) > max_tokens + 1
+            if not store.put(tokens[: max_tokens + 1], trained[1 : max_tokens + 1]):
+                found.without_labels += 1
+        store.write()
+        found.records += len(batch)
+        yield found
+    if not len(store):
         raise DataError(
             f"No row keeps anything to train on within {max_tokens} tokens",
             hint="Raise the token limit, or shorten the prompts",
         )
-    return Encoding(rows, truncated, without_labels)
 
 
-def _encode_passage(tokenizer: Any, passage: Passage) -> Row:
-    tokens = list(tokenizer(passage.text, add_special_tokens=True)["input_ids"])
-    if tokenizer.eos_token_id is not None and tokens[-1:] != [tokenizer.eos_token_id]:
-        tokens.append(tokenizer.eos_token_id)
-    return Row(tokens[:-1], tokens[1:])
+def batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """`records` in lists that are quickly encoded; a very long record is alone in its own."""
+    batch: list[Record] = []
+    letters = 0
+    for record in records:
+        batch.append(record)
+        letters += _letters(record)
+        if letters >= BATCH_LETTERS or len(batch) >= BATCH_ROWS:
+            yield batch
+            batch, letters = [], 0
+    if batch:
+        yield batch
 
 
-def _encode_chat(tokenizer: Any, conversation: Conversation) -> Row:
-    text, spans = _trained_spans(tokenizer, conversation)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    tokens = list(encoded["input_ids"])
-    labels = [
-        token if any(start <= first and last <= end for start, end in spans) and last > first else IGNORE
-        for token, (first, last) in zip(tokens, encoded["offset_mapping"], strict=True)
-    ]
-    return Row(tokens[:-1], labels[1:])
+def _letters(record: Record) -> int:
+    if isinstance(record, Conversation):
+        return sum(len(message.content) for message in record.messages)
+    return len(record.text)
 
 
-def _trained_spans(tokenizer: Any, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
-    """The rendered text and, for each assistant turn, its first and past-the-last character."""
-    messages = conversation.messages
-    try:
-        text = render(tokenizer, messages, opening=False)
-        spans = []
-        for index, message in enumerate(messages):
-            if message.role == "assistant":
-                before = render(tokenizer, messages[:index], opening=True)
-                through = render(tokenizer, messages[: index + 1], opening=False).rstrip()
-                if not text.startswith(through) or not through.startswith(before):
-                    raise DataError(
-                        f"Row {conversation.source_row}: the model's chat template rewrites earlier turns",
-                        hint="Split the conversation into rows with one assistant message each",
-                    )
-                spans.append((len(before), len(through)))
-    except DataError:
-        raise
-    except Exception as error:  # a template is a program of the model's author: anything may come out of it
-        raise DataError(
-            f"Row {conversation.source_row}: the model's chat template refused it: {error}",
-            hint="Check the order of roles in that row",
-        ) from error
-    return text, spans
+def backend_of(tokenizer: Any) -> Any:
+    """What encodes many texts at once for `tokenizer`, with nothing cut or filled up; None where there is no such."""
+    if not tokenizer.is_fast:
+        return None
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    return backend
+
+
+class _Encoder:
+    """Makes tokens, and which of them are trained, of many records at once."""
+
+    def __init__(self, tokenizer: Any, token_type: np.dtype[Any]) -> None:
+        self._tokenizer, self._type = tokenizer, token_type
+        self._backend = backend_of(tokenizer)
+        self._template = ChatTemplate(tokenizer)
+        self._words = WordTokens.of(tokenizer, token_type) if self._backend is not None else None
+
+    def __call__(self, records: Sequence[Conversation | Passage]) -> Iterator[Trained]:
+        """Of each record all its tokens, and which of them are trained."""
+        chats = [self._template.trained_spans(record) for record in records if isinstance(record, Conversation)]
+        passages = [record.text for record in records if isinstance(record, Passage)]
+        ready_chats, ready_passages = self._chats(chats), self._passages(passages)
+        for record in records:
+            yield next(ready_chats if isinstance(record, Conversation) else ready_passages)
+
+    def _passages(self, texts: list[str]) -> Iterator[Trained]:
+        end = self._tokenizer.eos_token_id
+        for ids in self._ids(texts):
+            if end is not None and ids[-1:] != [end]:
+                ids.append(end)
+            yield np.array(ids, self._type), np.ones(len(ids), np.bool_)
+
+    def _ids(self, texts: list[str]) -> Iterator[list[int]]:
+        """The tokens of each text, with those that the tokenizer puts around a text."""
+        if self._backend is None:
+            yield from (list(self._tokenizer(text, verbose=False)["input_ids"]) for text in texts)
+        else:
+            yield from (encoding.ids for encoding in self._backend.encode_batch_fast(texts))
+
+    def _chats(self, chats: list[tuple[str, list[Span]]]) -> Iterator[Trained]:
+        """Of each rendered conversation, by its words where that can be, else as the tokenizer tells."""
+        texts = [text for text, _ in chats]
+        spelled = self._words(texts) if self._words is not None else [None] * len(texts)
+        others = iter(self._placed([text for text, tokens in zip(texts, spelled, strict=True) if tokens is None]))
+        for (text, spans), tokens in zip(chats, spelled, strict=True):
+            if tokens is None:
+                encoding = next(others)
+                firsts, lasts = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
+                yield np.array(encoding.ids, self._type), _within(firsts, lasts, spans)
+            else:
+                assert self._words is not None
+                sizes = self._words.sizes[tokens]
+                lasts = sizes.cumsum()
+                yield tokens, _within(lasts - sizes, lasts, _in_bytes(text, spans))
+
+    def _placed(self, texts: list[str]) -> list[Any]:
+        """What the tokenizer makes of `texts`, with places.
+
+        Raises:
+            ModelError: it does not know places.
+        """
+        if not texts:
+            return []
+        if self._backend is None:
+            raise ModelError(
+                "The base model's tokenizer cannot tell the places of its tokens in a text",
+                hint="Choose a base model that has a tokenizer.json",
+            )
+        encodings: list[Any] = self._backend.encode_batch(texts, add_special_tokens=False)
+        return encodings
+
+
+def _within(firsts: NDArray[np.int64], lasts: NDArray[np.int64], spans: list[Span]) -> NDArray[np.bool_]:
+    """`[tokens]`, which of the tokens from `firsts` to `lasts` stand for something, and lie in one of `spans`."""
+    found = np.zeros(len(firsts), np.bool_)
+    for start, end in spans:
+        found |= (start <= firsts) & (lasts <= end)
+    return found & (lasts > firsts)
+
+
+def _in_bytes(text: str, spans: list[Span]) -> list[Span]:
+    """`spans` of characters as spans of bytes."""
+    if text.isascii():
+        return spans
+    return [(len(text[:start].encode()), len(text[:end].encode())) for start, end in spans]

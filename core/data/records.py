@@ -7,10 +7,10 @@ where the record stood in the file that the person gave us.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import orjson
 
@@ -54,6 +54,35 @@ class Labeled:
 Record: TypeAlias = Conversation | Passage | Labeled
 
 
+class Records(Protocol):
+    """Records that can be gone through as often as one likes; they need not be in memory."""
+
+    def __iter__(self) -> Iterator[Record]:
+        """The records in their order, from the first."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+
+class RecordFile:
+    """The records in a file of `write_records`, read anew each time that they are gone through; none is kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._count: int | None = None
+
+    def __iter__(self) -> Iterator[Record]:
+        with self._path.open("rb") as file:
+            for line in file:
+                yield _from_plain(orjson.loads(line))
+
+    def __len__(self) -> int:
+        if self._count is None:
+            with self._path.open("rb") as file:
+                self._count = sum(1 for _ in file)
+        return self._count
+
+
 def write_records(records: Iterable[Record], path: Path) -> None:
     """Write `records` to `path`, one JSON object a line; `read_records` gives equal ones back."""
     with path.open("wb") as file:
@@ -61,10 +90,9 @@ def write_records(records: Iterable[Record], path: Path) -> None:
             file.write(orjson.dumps(_to_plain(record), option=orjson.OPT_APPEND_NEWLINE))
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path) -> RecordFile:
     """The records that `write_records` wrote to `path`, in their order."""
-    with path.open("rb") as file:
-        return [_from_plain(orjson.loads(line)) for line in file]
+    return RecordFile(path)
 
 
 def _to_plain(record: Record) -> dict[str, Any]:

@@ -7,9 +7,10 @@ With dY = ∂L/∂Y, and W₀ frozen:
     dB = s · dYᵀ (X Aᵀ)      dA = (s · dY B)ᵀ X      dX = dY W₀ + (s · dY B) A
 
 Left to autograd, the three terms of Y are separate passes over [T, out] and each keeps its inputs. Here the update is
-accumulated into the base's output, `s · dY B` is formed once for dA and dX, and only X and the thin X Aᵀ are kept.
-dX is skipped where X needs no gradient, which ends the backward pass below the lowest adapted layer. X itself is only
-needed for dA: where A is frozen (LoRA-FA, arXiv 2308.03303) it is not kept.
+accumulated into the base's output, `s · dY B` is formed once for dA and dX, and only X and the thin X Aᵀ are kept; X
+itself is computed again where it is known how (`core.kernels.recompute`). dX is skipped where X needs no gradient,
+which ends the backward pass below the lowest adapted layer. X is only needed for dA: where A is frozen (LoRA-FA, arXiv
+2308.03303) it is not kept.
 
 A quantized W₀ is dequantized for the product and again in the backward pass; the 16-bit copy is never kept.
 A and B are fp32 masters; they are cast to X's dtype for the products and their gradients return in fp32.
@@ -23,33 +24,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.kernels.recompute import keep
 from core.models.quantize import frozen_weight
 
 
 class _LoraLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, a: Tensor, b: Tensor, scale: float, base: nn.Module) -> Tensor:
-        a_low, b_low = a.to(rows.dtype), b.to(rows.dtype)
+    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, scale: float, base: nn.Module) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
         bias: Any = base.bias
         y = torch.nn.functional.linear(rows, frozen_weight(base, rows.dtype), bias)  # [T, out]
-        thin = rows @ a_low.t()  # [T, r]
-        y.addmm_(thin, b_low.t(), alpha=scale)
-        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, thin, a, b)
-        ctx.scale, ctx.base = scale, base
+        thin = rows @ a.to(rows.dtype).t()  # [T, r]
+        y.addmm_(thin, b.to(rows.dtype).t(), alpha=scale)
+        ctx.kept, sources = keep(x) if ctx.needs_input_grad[1] else (None, ())
+        ctx.save_for_backward(thin, a, b, *sources)
+        ctx.scale, ctx.base, ctx.shape = scale, base, x.shape
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None, None]:
-        rows, thin, a, b = ctx.saved_tensors
+        thin, a, b, *sources = ctx.saved_tensors
         dy = grads[0]  # [T, out]
         db = (dy.t() @ thin).to(b.dtype).mul_(ctx.scale)
         dthin = (dy @ b.to(dy.dtype)).mul_(ctx.scale)  # [T, r]
-        da = None if rows is None else (dthin.t() @ rows).to(a.dtype)
+        da = None
+        if ctx.kept is not None:
+            rows = ctx.kept.get(sources).reshape(-1, a.shape[1])
+            da = (dthin.t() @ rows).to(a.dtype)
         if not ctx.needs_input_grad[0]:
             return None, da, db, None, None
         dx = dy @ frozen_weight(ctx.base, dy.dtype)
         dx.addmm_(dthin, a.to(dy.dtype))
-        return dx, da, db, None, None
+        return dx.view(ctx.shape), da, db, None, None
 
 
 def lora_linear(x: Tensor, base: nn.Module, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -64,6 +70,5 @@ def lora_linear(x: Tensor, base: nn.Module, a: Tensor, b: Tensor, scale: float) 
     Returns:
         `[..., out]` in x's dtype.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    result: Tensor = _LoraLinear.apply(rows, a, b, scale, base)  # type: ignore[no-untyped-call]
+    result: Tensor = _LoraLinear.apply(x, a, b, scale, base)  # type: ignore[no-untyped-call]
     return result.view(*x.shape[:-1], -1)  # not inside, where a model that adds to it in place would be refused

@@ -4,6 +4,10 @@ Each optimizer step takes the next `batch_size` rows in micro-batches, clips the
 the parameters of `Trainables`, which alone have gradients; the schedule's rate is multiplied by each one's factor. The
 model stays in evaluation mode, so its own dropout, if it has any, is off, whatever is trained; the adapter's dropout is
 seeded by the step's number, so that a resumed run draws the same masks.
+
+Memory is tried first: the longest rows that can meet in a micro-batch go through the model before the first step. What
+does not fit is halved, there and later: half as many tokens at once, in twice as many micro-batches, to the same
+gradient.
 """
 
 from __future__ import annotations
@@ -14,22 +18,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from core.config import RunConfig
-from core.data.batching import rows_of_step, steps_per_epoch
 from core.data.encoding import Tokens
+from core.data.splits import EpochOrder, lengths_of, trained_of
 from core.errors import RunError
 from core.events import EvalDone, Event, Note, Saved, StepDone
 from core.models.load import LoadedModel
 from core.train.checkpoint import restore, save_checkpoint
-from core.train.memory import device_bytes, folder_bytes, rss_bytes
+from core.train.memory import available_bytes, device_bytes, folder_bytes, is_out_of_memory, rss_bytes
 from core.train.methods import Trainables
 from core.train.objective import Objective, Outcome
 from core.train.schedule import evaluation_steps, learning_rate
 
 Stop = Callable[[], str | None]
+HALVINGS = 3
 
 
 class Interrupted(Exception):
@@ -55,6 +61,7 @@ class Loop:
     eval_rows: Sequence[Tokens]
     checkpoints: Path
     stop: Stop
+    order: EpochOrder = field(init=False)
     steps: int = field(init=False)
     peak_rate: float = field(init=False)
     steps_done: int = 0
@@ -66,10 +73,15 @@ class Loop:
     eval_loss: float | None = None
     parameters: dict[str, nn.Parameter] = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
+    micro_tokens: int = field(init=False)
+    halvings: list[Note] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        optim, per_epoch = self.config.optim, steps_per_epoch(len(self.train_rows), self.config.optim.batch_size)
-        self.steps = optim.steps or max(1, math.ceil(optim.epochs * per_epoch))
+        optim = self.config.optim
+        self.micro_tokens = optim.micro_tokens
+        lengths = lengths_of(self.train_rows) if self.subject.objective.is_padded else None
+        self.order = EpochOrder(len(self.train_rows), optim.batch_size, self.config.seed, lengths)
+        self.steps = optim.steps or max(1, math.ceil(optim.epochs * self.order.steps))
         trainables = self.subject.trainables
         self.peak_rate = optim.learning_rate or trainables.suggested_rate
         self.parameters = trainables.parameters
@@ -102,14 +114,19 @@ class Loop:
         """Train to the end, or until `stop` answers; the caller reads from `steps_done` how far it came.
 
         Raises:
-            RunError: a loss or a weight is not finite; nothing is saved after that.
+            RunError: a loss or a weight is not finite, or a row does not fit in memory; nothing is saved after that.
         """
         evaluations = evaluation_steps(self.steps, self.config.optim.evaluations)
+        told = 0
         try:
+            self._rehearse()
             if self.steps_done == 0:
                 yield from self._evaluate()
             while self.steps_done < self.steps:
-                yield self._step()
+                step = self._step()
+                yield from self.halvings[told:]
+                told = len(self.halvings)
+                yield step
                 if self.steps_done in evaluations:
                     yield from self._evaluate()
                     yield self.save()
@@ -133,10 +150,10 @@ class Loop:
     def _step(self) -> StepDone:
         begin = time.monotonic()
         config = self.config
-        rows = rows_of_step(self.train_rows, self.steps_done, config.optim.batch_size, config.seed)
+        rows = [self.train_rows[number] for number in self.order.rows_of_step(self.steps_done)]
         rate = learning_rate(self.peak_rate, config.optim, self.steps_done, self.steps)
         torch.manual_seed(config.seed * 1_000_003 + self.steps_done)
-        loss = self._gradients(rows)
+        loss = self._gradients_that_fit(rows)
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), config.optim.clip_norm))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise _diverged(self.steps_done + 1, f"its loss is {loss} and its gradient's norm {norm}")
@@ -152,7 +169,7 @@ class Loop:
         self.last_loss = loss
         return StepDone(
             step=self.steps_done,
-            epoch=self.steps_done / steps_per_epoch(len(self.train_rows), config.optim.batch_size),
+            epoch=self.steps_done / self.order.steps,
             loss=loss,
             learning_rate=rate,
             grad_norm=norm,
@@ -161,6 +178,44 @@ class Loop:
             rss_bytes=rss_bytes(),
             device_bytes=device_bytes(self.loaded.device),
         )
+
+    def _rehearse(self) -> None:
+        """Try the longest micro-batch that there can be, and forget its gradients."""
+        if self.steps_done == self.steps:
+            return
+        longest = np.argsort(-lengths_of(self.train_rows), kind="stable")[: self.config.optim.batch_size]
+        rows = [self.train_rows[int(number)] for number in longest]
+        self._gradients_that_fit(next(iter(self.subject.objective.groups(rows, self.micro_tokens))))
+        self.optimizer.zero_grad()
+
+    def _gradients_that_fit(self, rows: Sequence[Tokens]) -> float:
+        """`_gradients`, with fewer tokens at once where memory does not allow it otherwise.
+
+        Raises:
+            RunError: no fewer will do.
+        """
+        while True:
+            try:
+                return self._gradients(rows)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.optimizer.zero_grad()  # not above: the error holds on to what was in memory
+            self._halve(rows)
+
+    def _halve(self, rows: Sequence[Tokens]) -> None:
+        groups = self.subject.objective.groups(rows, self.micro_tokens)
+        largest = max(sum(len(row.tokens) for row in group) for group in groups)
+        longest = max(len(row.tokens) for row in rows)
+        if len(self.halvings) == HALVINGS or largest == longest:
+            raise RunError(
+                f"There is not enough memory for {largest:,} tokens at once",
+                f"a row has {longest:,}, and {available_bytes() / 1e9:.1f} GB are left",
+                "Turn gradient checkpointing on, store the base in 4 bits, or cut rows at fewer tokens",
+            )
+        self.micro_tokens = max(largest // 2, 1)
+        what = f"There is not enough memory for {largest:,} tokens at once: from here on it is {self.micro_tokens:,}"
+        self.halvings.append(Note(text=f"{what}, in twice as many micro-batches, which gives the same result"))
 
     def _gradients(self, rows: Sequence[Tokens]) -> float:
         """Add up the gradients of the mean loss over the labels of `rows`; returns that loss."""
@@ -186,7 +241,7 @@ class Loop:
                     correct = (correct or 0) + int(outcome.correct)
         if not math.isfinite(total):
             raise _diverged(self.steps_done, f"its evaluation loss is {total}")
-        labels = sum(row.trained for row in self.eval_rows)
+        labels = int(trained_of(self.eval_rows).sum())
         self.eval_loss = total / labels
         if self.steps_done == 0:
             self.base_eval_loss = self.eval_loss
@@ -200,7 +255,7 @@ class Loop:
             Interrupted: somebody asked to stop; no gradient is left behind.
         """
         objective, autocast = self.subject.objective, self.subject.trainables.autocast
-        for group in objective.groups(rows, self.config.optim.micro_tokens):
+        for group in objective.groups(rows, self.micro_tokens):
             if self.stop():
                 self.optimizer.zero_grad()
                 raise Interrupted

@@ -1,4 +1,8 @@
-"""How much memory this process uses, and how much a folder takes on disk, in bytes."""
+"""How much memory this process uses and may use, and how much a folder takes on disk, in bytes.
+
+A system that runs out of memory ends a process without a word. `cap_memory` makes that an error like any other: no more
+is given out than there is, so that whoever asks for too much learns of it and can ask for less.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,9 @@ from pathlib import Path
 
 import psutil
 import torch
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")  # limits that containers set; where there are none, neither are these files
+KEPT_FREE = 0.05  # of what is available
 
 
 def rss_bytes() -> int:
@@ -24,6 +31,37 @@ def peak_rss_bytes() -> int:
 def device_bytes(device: torch.device) -> int | None:
     """Memory of tensors on a GPU now; None on a CPU, where it is part of the resident memory."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else None
+
+
+def available_bytes() -> int:
+    """Memory that this process could still get, by the machine and by the container that it may be in."""
+    free = int(psutil.virtual_memory().available)
+    limit, used = (_read_bytes(CONTROL_GROUP / name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def _read_bytes(path: Path) -> int | None:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def cap_memory() -> None:
+    """From now on, refuse this process more memory than there is. Only on Linux, and only where it computes on the CPU:
+    a GPU's driver reserves addresses by the terabyte.
+    """
+    if sys.platform != "linux" or torch.cuda.is_available():
+        return
+    limit = psutil.Process().memory_info().data + int(available_bytes() * (1 - KEPT_FREE))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that there is no more memory, on a GPU or on the CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -126,7 +126,7 @@ class Lora:
             modules=modules,
             suggested_rate=suggested_rate(_width(loaded.model)),
             rate_factors=self._rate_factors(loaded.model),
-            dropping=tuple(lora_layers(loaded.model).values()),
+            dropping=tuple(lora_layers(loaded.model).values()) if self._lora.dropout else (),
         )
 
     def _inject(self, loaded: LoadedModel, objective: Objective, rows: Sequence[Any]) -> tuple[str, ...]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from core.adapters.inject import lora_layers
 from core.data.batching import (
     Batch,
     ClassBatch,
@@ -42,7 +43,13 @@ class Outcome:
 
 
 class Objective(Protocol):
-    """How rows are put before one model, and what is minimized. The rows are those that the task encodes."""
+    """How rows are put before one model, and what is minimized. The rows are those that the task encodes.
+
+    `is_padded` says that a group costs as much as its longest row in each of its rows, so that rows of like length
+    should meet.
+    """
+
+    is_padded: ClassVar[bool]
 
     def groups(self, rows: Sequence[Any], micro_tokens: int) -> Iterator[Sequence[Any]]:
         """`rows`, in any order, in groups that the model takes at once: of `micro_tokens` tokens, or of one row."""
@@ -52,7 +59,11 @@ class Objective(Protocol):
 
 
 class PackedRows:
-    """A causal model that attends with `packed_attention`."""
+    """A causal model that attends with `packed_attention`. Rows share what they begin with, but not where an adapter
+    draws dropout: there each row has draws of its own.
+    """
+
+    is_padded: ClassVar[bool] = False
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._model, self._device = loaded.model, loaded.device
@@ -61,11 +72,14 @@ class PackedRows:
         return micro_batches(rows, micro_tokens)
 
     def outcome(self, rows: Sequence[Row]) -> Outcome:
-        return Outcome(loss=summed_loss(self._model, pack(rows, self._device)))
+        draws = any(layer.training for layer in lora_layers(self._model).values())
+        return Outcome(loss=summed_loss(self._model, pack(rows, self._device, share_beginning=not draws)))
 
 
 class PaddedRows:
     """A causal model with an attention of its own."""
+
+    is_padded: ClassVar[bool] = True
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._model, self._device = loaded.model, loaded.device
@@ -79,6 +93,8 @@ class PaddedRows:
 
 class ClassifiedRows:
     """A classifier; its padding token is the one that `core.models.load` made sure of."""
+
+    is_padded: ClassVar[bool] = True
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._model, self._device = loaded.model, loaded.device
@@ -142,7 +158,8 @@ def _inputs(module: Any, batch: Batch | PaddedBatch) -> dict[str, Any]:
     return {
         "input_ids": batch.tokens,
         "position_ids": batch.positions,
-        "cu_seq_lens_q": batch.bounds,  # reaches `packed_attention` through the model's own keywords
+        "cu_seq_lens_q": batch.bounds,  # this and the next reach `packed_attention` through the model's own keywords
+        "shared_tokens": batch.shared,
         "use_cache": False,
     }
 

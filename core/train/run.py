@@ -1,33 +1,43 @@
-"""A run from its config to what was trained, on disk: fetch, load, encode, make ready, train, save."""
+"""A run from its config to what was trained, on disk: fetch, load, encode, make ready, train, save.
+
+The encoded rows lie in a nameless file in the run's folder, which is gone when the run has ended, however it does; a
+resumed run encodes its records again.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 from core.config import RunConfig
-from core.data.batching import hold_out
-from core.data.records import Record
+from core.data.encoding import Encoding
+from core.data.records import Records
+from core.data.splits import hold_out, lengths_of, trained_of
 from core.events import Cancelled, Event, Finished, Note, Preparing, Started
 from core.models.fetch import ensure_model
 from core.models.precision import best_device, choose_precision
 from core.train.checkpoint import keep_precision
+from core.train.checkpointing import checkpoint_blocks
 from core.train.loop import Loop, Stop, Subject
 from core.train.memory import folder_bytes, peak_rss_bytes
 from core.train.methods import Losses, Method, method_of
 from core.train.tasks import task_of
 
+TELL_SECONDS = 1.0  # between two words on how far tokenizing is
+
 
 def carry_out(
-    config: RunConfig, *, records: Sequence[Record], run_folder: Path, models_root: Path, stop: Stop
+    config: RunConfig, *, records: Records, run_folder: Path, models_root: Path, stop: Stop
 ) -> Iterator[Event]:
     """Train as `config` says and write the result to `run_folder/adapter`; goes on from `run_folder/checkpoints`.
 
     Args:
         records: the dataset. stop: answers None, "keep" (end now, save what was learned) or "cancel" (end now); asked
-            between phases and before every micro-batch.
+            between phases, while rows are tokenized, and before every micro-batch.
 
     Yields:
         Everything worth reporting; the last event is `Finished` or `Cancelled`.
@@ -49,20 +59,37 @@ def carry_out(
     loaded = task.load(folder, method.stored_in(precision.dtype), device)
     method.extend(loaded)
     objective, remarks = task.objective(loaded)
-    yield Preparing(phase="tokenizing", detail=f"{len(records)} rows")
-    encoding, losses = task.encode(loaded)
+    encoding = yield from _encoded(task.encode(loaded, run_folder), len(records), stop)
+    if encoding is None:
+        yield Cancelled(step=0)
+        return
     train_rows, eval_rows = hold_out(encoding.rows, config.data.holdout, config.seed)
-    yield from (Note(text=text) for text in (*notes, *remarks, *losses))
+    yield from (Note(text=text) for text in (*notes, *remarks, *task.losses(encoding)))
     if config.data.holdout and not eval_rows:
         yield Note(text="Too few rows to hold any back: there is no evaluation loss")
     yield Preparing(phase="injecting")
     trainables = method.begin(loaded, objective, train_rows, precision.dtype)
+    if config.optim.checkpointing:
+        checkpoint_blocks(loaded.model)
     subject = Subject(loaded=loaded, trainables=trainables, objective=objective)
     loop = Loop(subject, config, train_rows, eval_rows, run_folder / "checkpoints", stop)
     yield from loop.resume()
     yield _started(loop, method)
     yield from loop.run()
     yield from _end(loop, method, run_folder)
+
+
+def _encoded(progress: Iterator[Encoding[Any]], rows: int, stop: Stop) -> Generator[Event, None, Encoding[Any] | None]:
+    """Returns all rows, tokenized, or None where the run is to end; tells now and then how far it is."""
+    yield Preparing(phase="tokenizing", detail=f"{rows} rows")
+    told = time.monotonic()
+    for encoding in progress:
+        if stop():
+            return None
+        if time.monotonic() - told >= TELL_SECONDS:
+            told = time.monotonic()
+            yield Preparing(phase="tokenizing", detail=f"{encoding.records} of {rows} rows")
+    return encoding
 
 
 def _started(loop: Loop, method: Method) -> Started:
@@ -72,8 +99,8 @@ def _started(loop: Loop, method: Method) -> Started:
         first_step=loop.steps_done + 1,
         train_rows=len(loop.train_rows),
         eval_rows=len(loop.eval_rows),
-        tokens_per_epoch=sum(len(row.tokens) for row in loop.train_rows),
-        trained_tokens_per_epoch=sum(row.trained for row in loop.train_rows),
+        tokens_per_epoch=int(lengths_of(loop.train_rows).sum()),
+        trained_tokens_per_epoch=int(trained_of(loop.train_rows).sum()),
         trainable_parameters=sum(parameter.numel() for parameter in loop.parameters.values()),
         base_parameters=loaded.parameters,
         adapted_modules=len(trainables.modules),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,9 +57,10 @@ def adapt(
     targets: tuple[str, ...] = LINEARS,
     key: str = "a",
     seed: int = 1,
+    use_dora: bool = False,
 ) -> LoraConfig:
     """Inject an adapter whose B is not zero, so that it changes what the model says; returns its settings."""
-    config = LoraConfig(rank=rank, alpha=alpha, targets=targets)
+    config = LoraConfig(rank=rank, alpha=alpha, targets=targets, use_dora=use_dora)
     inject(model, config, key=key, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for layer in lora_layers(model).values():
@@ -115,3 +117,11 @@ def padded_loss(model: Any, rows: Sequence[Row]) -> Tensor:
     mask = torch.tensor([[1] * len(row.tokens) + [0] * extra for row, extra in zip(rows, padding, strict=True)])
     logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
     return cross_entropy(logits.reshape(-1, VOCABULARY), labels.reshape(-1), ignore_index=IGNORE)
+
+
+def rows_of_step(rows: Sequence[Row], step: int, batch_size: int, seed: int) -> list[Row]:
+    """The rows of optimizer step `step`, by shuffling all of them anew at each step."""
+    epoch, index = divmod(step, math.ceil(len(rows) / batch_size))
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(rows), generator=generator).tolist()
+    return [rows[number] for number in order[index * batch_size : (index + 1) * batch_size]]

@@ -54,6 +54,7 @@ OTHER_VALUES: list[tuple[str, dict[str, Any]]] = [
     ("optim.steps", {"optim": {"steps": 60}}),
     ("optim.batch_size", {"optim": {"batch_size": 4}}),
     ("optim.micro_tokens", {"optim": {"micro_tokens": 512}}),
+    ("optim.checkpointing", {"optim": {"checkpointing": True}}),
     ("optim.weight_decay", {"optim": {"weight_decay": 0.01}}),
     ("optim.clip_norm", {"optim": {"clip_norm": 0.5}}),
     ("optim.evaluations", {"optim": {"evaluations": 2}}),

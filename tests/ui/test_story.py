@@ -84,6 +84,13 @@ def test_phases_notes_and_checkpoints_are_kept_in_order() -> None:
     assert story.saved is not None and story.saved.step == 3 and story.phase is None
 
 
+def test_a_phase_that_goes_on_is_told_once_with_how_far_it_is() -> None:
+    rows = ("9 rows", "3 of 9 rows", "6 of 9 rows")
+    story = told(Preparing(phase="loading"), *(Preparing(phase="tokenizing", detail=detail) for detail in rows))
+    assert story.phases == ["loading\t", "tokenizing\t6 of 9 rows"]
+    assert story.phase is not None and story.phase.detail == "6 of 9 rows"
+
+
 def test_accuracy_is_that_of_the_newest_evaluation_and_that_from_before_the_first_step() -> None:
     story = told(started(), EvalDone(step=0, loss=0.7, accuracy=0.5), step(1), EvalDone(step=1, loss=0.3, accuracy=0.9))
     assert (story.base_accuracy, story.accuracy) == (0.5, 0.9)

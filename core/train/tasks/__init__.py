@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from core.config import RunConfig
-from core.data.records import Record
+from core.data.records import Records
 from core.train.tasks.chat import Chat
 from core.train.tasks.classification import Classification
 from core.train.tasks.task import Task, TaskKind
@@ -13,7 +11,7 @@ from core.train.tasks.task import Task, TaskKind
 TASKS: dict[str, TaskKind] = {"chat": Chat, "classification": Classification}
 
 
-def task_of(config: RunConfig, records: Sequence[Record]) -> Task:
+def task_of(config: RunConfig, records: Records) -> Task:
     """The task of a run over `records`.
 
     Raises:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from core.config import RunConfig
-from core.data.encoding import Encoding, Row, encode, ensure_template, require_unlabeled
-from core.data.records import Record
+from core.data.encoding import Encoding, Row, encode_gradually, require_unlabeled
+from core.data.records import Records
+from core.data.templates import ensure_template
 from core.models.load import LoadedModel, load_model, position_limit
 from core.train.objective import Objective
 from core.train.tasks.task import Notes, cut_note, row_limit
@@ -19,23 +20,28 @@ from core.train.trial import choose_layout
 class Chat:
     """See `core.train.tasks.task`."""
 
-    def __init__(self, config: RunConfig, records: Sequence[Record]) -> None:
-        self._config, self._records = config, require_unlabeled(records)
+    def __init__(self, config: RunConfig, records: Records) -> None:
+        self._config, self._records = config, records
+        for record in records:
+            require_unlabeled(record)
 
     def load(self, folder: Path, dtype: torch.dtype, device: torch.device) -> LoadedModel:
         return load_model(folder, dtype=dtype, quant=self._config.quant, device=device)
 
     def objective(self, loaded: LoadedModel) -> tuple[Objective, Notes]:
         layout, note = choose_layout(loaded)
-        return layout, (note,) if note else ()
-
-    def encode(self, loaded: LoadedModel) -> tuple[Encoding[Row], Notes]:
-        notes: Notes = ()
+        notes: Notes = (note,) if note else ()
         if ensure_template(loaded.tokenizer):
-            notes = ("The model has no chat template; a plain one is used (### User / ### Assistant)",)
+            notes += ("The model has no chat template; a plain one is used (### User / ### Assistant)",)
+        return layout, notes
+
+    def encode(self, loaded: LoadedModel, scratch: Path) -> Iterator[Encoding[Row]]:
         limit = row_limit(self._config, position_limit(loaded.model))
-        encoding = encode(loaded.tokenizer, self._records, limit)
-        notes += cut_note(encoding, limit)
-        if lost := encoding.without_labels:
-            notes += (f"{lost} rows keep nothing to train on within {limit} tokens and were left out",)
-        return encoding, notes
+        return encode_gradually(loaded.tokenizer, self._records, limit, scratch)
+
+    def losses(self, encoding: Encoding[Row]) -> Notes:
+        lost = encoding.without_labels
+        if not lost:
+            return cut_note(encoding)
+        limit = encoding.max_tokens
+        return *cut_note(encoding), f"{lost} rows keep nothing to train on within {limit} tokens and were left out"

@@ -6,15 +6,15 @@ those of the records, held-out ones included.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from core.config import RunConfig
 from core.data.encoding import Encoding
-from core.data.labeling import ClassRow, encode_labeled, label_names, require_labeled
-from core.data.records import Record
+from core.data.labeling import ClassRow, encode_labeled_gradually, label_names
+from core.data.records import Records
 from core.models.load import ClassHead, LoadedModel, load_model, position_limit
 from core.train.objective import Objective
 from core.train.tasks.task import Notes, cut_note, row_limit
@@ -26,9 +26,9 @@ NAMED = 12
 class Classification:
     """See `core.train.tasks.task`."""
 
-    def __init__(self, config: RunConfig, records: Sequence[Record]) -> None:
-        self._config, self._records = config, require_labeled(records)
-        self._head = ClassHead(labels=label_names(self._records), seed=config.seed)
+    def __init__(self, config: RunConfig, records: Records) -> None:
+        self._config, self._records = config, records
+        self._head = ClassHead(labels=label_names(records), seed=config.seed)
 
     def load(self, folder: Path, dtype: torch.dtype, device: torch.device) -> LoadedModel:
         return load_model(folder, dtype=dtype, quant=self._config.quant, device=device, head=self._head)
@@ -39,10 +39,12 @@ class Classification:
             notes += (f"The base model has no head for them; these weights are new: {_listed(loaded.new_weights)}",)
         return check_classifier(loaded), notes
 
-    def encode(self, loaded: LoadedModel) -> tuple[Encoding[ClassRow], Notes]:
+    def encode(self, loaded: LoadedModel, scratch: Path) -> Iterator[Encoding[ClassRow]]:
         limit = row_limit(self._config, position_limit(loaded.model))
-        encoding = encode_labeled(loaded.tokenizer, self._records, loaded.labels, limit)
-        return encoding, cut_note(encoding, limit)
+        return encode_labeled_gradually(loaded.tokenizer, self._records, loaded.labels, limit, scratch)
+
+    def losses(self, encoding: Encoding[ClassRow]) -> Notes:
+        return cut_note(encoding)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ loaded. It then says which model class to load, how rows go through that model, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -14,7 +14,7 @@ import torch
 
 from core.config import RunConfig
 from core.data.encoding import Encoding
-from core.data.records import Record
+from core.data.records import Records
 from core.models.load import LoadedModel
 from core.train.objective import Objective
 
@@ -38,18 +38,26 @@ class Task(Protocol):
             ModelError: rows cannot be put before this model without changing what it answers.
         """
 
-    def encode(self, loaded: LoadedModel) -> tuple[Encoding[Any], Notes]:
-        """The records as rows of that objective, and what the user should know about them.
+    def encode(self, loaded: LoadedModel, scratch: Path) -> Iterator[Encoding[Any]]:
+        """The records as rows of that objective, which lie in a file in `scratch` for as long as the encoding lives.
+
+        Yields:
+            The same encoding again and again, several times a second, grown; in the end it is whole.
 
         Raises:
-            DataError: no row can be used.
+            DataError: a record is of another task, or no row can be used.
+            ModelError: the model's tokenizer does not do what the task needs.
+            RunError: the disk is full.
         """
+
+    def losses(self, encoding: Encoding[Any]) -> Notes:
+        """What the user should know about a whole encoding."""
 
 
 class TaskKind(Protocol):
     """What makes a task."""
 
-    def __call__(self, config: RunConfig, records: Sequence[Record]) -> Task:
+    def __call__(self, config: RunConfig, records: Records) -> Task:
         """The task of a run with `config` over `records`.
 
         Raises:
@@ -62,8 +70,8 @@ def row_limit(config: RunConfig, positions: int | None) -> int:
     return min(config.data.max_tokens, positions or config.data.max_tokens)
 
 
-def cut_note(encoding: Encoding[Any], limit: int) -> Notes:
+def cut_note(encoding: Encoding[Any]) -> Notes:
     """What to say of rows that were too long."""
     if not encoding.truncated:
         return ()
-    return (f"{encoding.truncated} rows are longer than {limit} tokens and were cut",)
+    return (f"{encoding.truncated} rows are longer than {encoding.max_tokens} tokens and were cut",)

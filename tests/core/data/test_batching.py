@@ -1,75 +1,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.data.batching import (
-    hold_out,
+    WORTH_SHARING,
     micro_batches,
     pack,
     pad,
     pad_classes,
     padded_micro_batches,
-    rows_of_step,
-    steps_per_epoch,
 )
-from core.data.encoding import IGNORE, Row
+from core.data.encoding import IGNORE, ChatRows, Row
 from core.data.labeling import ClassRow
 from tests.core.tiny import random_rows
 
 CPU = torch.device("cpu")
-
-
-def numbered(count: int) -> list[Row]:
-    return [Row([number, number], [IGNORE, number]) for number in range(count)]
-
-
-def names(rows: list[Row]) -> list[int]:
-    return [row.tokens[0] for row in rows]
-
-
-def epoch(rows: list[Row], number: int, batch_size: int, seed: int) -> list[int]:
-    steps = steps_per_epoch(len(rows), batch_size)
-    return [
-        name
-        for step in range(number * steps, (number + 1) * steps)
-        for name in names(rows_of_step(rows, step, batch_size, seed))
-    ]
-
-
-@given(
-    count=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 2**31 - 1), number=st.integers(0, 3)
-)
-def test_an_epoch_takes_each_row_once_in_batches_of_full_size_but_the_last(
-    count: int, batch_size: int, seed: int, number: int
-) -> None:
-    rows = numbered(count)
-    assert sorted(epoch(rows, number, batch_size, seed)) == list(range(count))
-    steps = steps_per_epoch(count, batch_size)
-    sizes = [len(rows_of_step(rows, step, batch_size, seed)) for step in range(steps)]
-    assert all(size == batch_size for size in sizes[:-1]) and 1 <= sizes[-1] <= batch_size
-
-
-def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
-    rows = numbered(50)
-    torch.manual_seed(1)
-    first = epoch(rows, 0, 8, seed=3)
-    torch.manual_seed(2)
-    assert epoch(rows, 0, 8, seed=3) == first
-    assert epoch(rows, 0, 5, seed=3) == first
-    assert epoch(rows, 1, 8, seed=3) != first
-    assert epoch(rows, 0, 8, seed=4) != first
-    assert first != sorted(first)
-
-
-def test_no_epoch_of_one_seed_is_the_first_epoch_of_a_seed_nearby() -> None:
-    rows = numbered(50)
-    orders = {tuple(epoch(rows, number, 50, seed)) for seed in range(10) for number in range(10)}
-    assert len(orders) == 100
 
 
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=20), micro_tokens=st.integers(1, 60))
@@ -98,6 +50,42 @@ def test_a_packed_batch_can_be_unpacked_again() -> None:
     assert batch.positions[0].tolist() == [*range(4), *range(1), *range(9)]
     assert batch.bounds.dtype == torch.int32 and bounds[0] == 0 and bounds[-1] == 14
     assert batch.tokens.shape == batch.positions.shape == batch.labeled.shape == (1, 14)
+
+
+beginnings = st.lists(st.integers(0, 1), min_size=0, max_size=2 * WORTH_SHARING)
+shared_rows = st.lists(
+    st.tuples(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(0, 12)), min_size=1, max_size=5
+)
+
+
+@given(beginning=beginnings, ends=shared_rows)
+def test_rows_can_be_unpacked_from_a_beginning_that_they_share(
+    beginning: list[int], ends: list[tuple[list[int], int]]
+) -> None:
+    rows = []
+    for end, first_label in ends:
+        tokens = beginning + end
+        rows.append(Row(tokens, [9 if at >= first_label else IGNORE for at in range(len(tokens))]))
+    batch = pack(rows, CPU)
+    (tokens,), (labeled,), shared = batch.tokens.tolist(), batch.labeled.tolist(), batch.shared
+    bounds = batch.bounds.tolist()
+    assert shared == 0 or (len(rows) > 1 and shared >= WORTH_SHARING and bounds[:2] == [0, shared])
+    segments = list(zip(bounds, bounds[1:], strict=False))[bool(shared) :]
+    for row, (start, end) in zip(rows, segments, strict=True):
+        assert row.tokens == tokens[:shared] + tokens[start:end] and end > start
+        assert [label != IGNORE for label in row.labels] == labeled[:shared] + labeled[start:end]
+        assert batch.positions[0, start:end].tolist() == list(range(shared, len(row.tokens)))
+    assert len(batch.labels) == sum(row.trained for row in rows)
+
+
+def test_a_beginning_is_shared_as_far_as_no_row_has_a_label_and_only_when_asked() -> None:
+    tokens = list(range(30))
+    rows = [Row([*tokens, own], [IGNORE] * 20 + [1] * 11) for own in (70, 71)]
+    rows.append(Row(tokens, [IGNORE] * 12 + [1] * 18))
+    assert pack(rows[:2], CPU).shared == 20
+    assert pack(rows, CPU).shared == 12
+    assert pack(rows, CPU, share_beginning=False).shared == 0
+    assert pack(rows[:1], CPU).shared == 0
 
 
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=20), micro_tokens=st.integers(1, 90))
@@ -138,30 +126,20 @@ def test_texts_of_classes_are_padded_with_their_types() -> None:
     assert pad_classes([ClassRow([5], 1)], CPU, padding=7).types is None
 
 
-# ---- held-out rows
+@pytest.mark.parametrize("groups", [micro_batches, padded_micro_batches])
+def test_rows_in_a_file_are_read_when_their_group_comes(groups: Any) -> None:
+    """So that a large part of a dataset can be evaluated without being in memory."""
+    read: list[int] = []
 
+    class Watched(ChatRows):
+        def _row(self, content: bytes) -> Row:
+            read.append(1)
+            return super()._row(content)
 
-@given(
-    kinds=st.lists(st.integers(0, 12), min_size=1, max_size=40),
-    share=st.floats(0, 0.5),
-    seed=st.integers(0, 2**31 - 1),
-)
-def test_every_row_is_on_one_side_and_equal_rows_are_on_the_same(kinds: list[int], share: float, seed: int) -> None:
-    rows = [Row([kind, kind + 1], [IGNORE, kind + 1]) for kind in kinds]
-    train, held = hold_out(rows, share, seed)
-    assert Counter(names(train)) + Counter(names(held)) == Counter(kinds)
-    assert not set(names(train)) & set(names(held))
-    assert train and len(set(names(held))) == int(len(set(kinds)) * share)
-
-
-def test_which_rows_are_held_out_depends_on_the_seed_alone() -> None:
-    rows = numbered(40)
-    assert hold_out(rows, 0.25, 5) == hold_out(rows, 0.25, 5)
-    assert len({tuple(names(hold_out(rows, 0.25, seed)[1])) for seed in range(5)}) == 5
-    assert hold_out(rows, 0.0, 5)[1] == []
-
-
-@pytest.mark.parametrize("count", [1, 9])
-def test_too_few_rows_hold_none_back(count: int) -> None:
-    train, held = hold_out(numbered(count), 0.1, 0)
-    assert len(train) == count and held == []
+    store = Watched(None, np.dtype(np.uint16))
+    for length in (5, 9, 7, 3, 8, 6, 4):
+        store.put(np.arange(length + 1, dtype=np.uint16), np.ones(length, np.bool_))
+    store.write()
+    stream = groups(store, 10)
+    assert len(next(stream)) == 1 and len(read) == 2
+    assert 1 + sum(map(len, stream)) == len(read) == 7

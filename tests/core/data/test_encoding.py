@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from core.data.encoding import IGNORE, PLAIN_TEMPLATE, Row, encode, ensure_template, render
+from core.data.encoding import IGNORE, Row, encode
 from core.data.records import Conversation, Message, Passage, Record
+from core.data.templates import PLAIN_TEMPLATE, ensure_template, render
 from core.errors import DataError
 from tests.core.tiny import conversation
 

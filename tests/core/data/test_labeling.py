@@ -80,8 +80,11 @@ def test_the_longer_text_of_a_pair_is_cut(framing: Any) -> None:
 
 def test_what_has_no_label_is_refused_with_its_row() -> None:
     with pytest.raises(DataError, match="Row 7 has no label"):
-        require_labeled([*labeled("a"), Passage(text="plain", source_row=7)])
-    assert require_labeled(labeled("a", "b")) == tuple(labeled("a", "b"))
+        require_labeled(Passage(text="plain", source_row=7))
+    with pytest.raises(DataError, match="Row 7 has no label"):
+        label_names([*labeled("a", "b"), Passage(text="plain", source_row=7)])
+    (record,) = labeled("a")
+    assert require_labeled(record) is record
 
 
 @pytest.mark.parametrize(

@@ -27,37 +27,75 @@ def bounds(lengths: Sequence[int]) -> Tensor:
 
 
 def dense(
-    query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], window: int | None, scale: float
+    query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], window: int | None, scale: float, shared: int = 0
 ) -> Tensor:
     """The same through one softmax over all T² scores, most of them masked."""
     group = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
     row = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(list(lengths)))
-    at = torch.arange(len(row))
+    at = torch.cat([torch.arange(n) + (shared if i else 0) for i, n in enumerate(lengths)])  # positions
     distance = at[:, None] - at[None]
-    seen = (row[:, None] == row[None]) & (distance >= 0)
+    seen = ((row[:, None] == row[None]) | (row[None] == 0) * bool(shared)) & (distance >= 0)
     if window is not None:
         seen &= distance < window
     scores = (query @ key.transpose(2, 3) * scale).masked_fill(~seen, -torch.inf)
     return (torch.softmax(scores, dim=-1) @ value).transpose(1, 2)
 
 
-@pytest.mark.parametrize("lengths", [(11,), (1, 1, 1), (5, 1, 9, 3)])
+@pytest.mark.parametrize("lengths", [(11,), (1, 1, 1), (5, 1, 9, 3), (packed_attention.BLOCK + 5, 600)])
 @pytest.mark.parametrize("kv_heads", [1, 2, HEADS])
 @pytest.mark.parametrize("window", [None, 1, 4, 100])
+@pytest.mark.parametrize("is_shared", [False, True])
 def test_output_and_gradients_are_those_of_one_dense_mask(
-    lengths: tuple[int, ...], kv_heads: int, window: int | None
+    lengths: tuple[int, ...], kv_heads: int, window: int | None, is_shared: bool
 ) -> None:
-    inputs = tensors(sum(lengths), kv_heads)
-    module = nn.Module()
-    ours, weights = attend(module, *inputs, None, cu_seq_lens_q=bounds(lengths), scaling=0.3, sliding_window=window)
-    theirs = dense(*inputs, lengths, window, 0.3)
+    inputs, shared = tensors(sum(lengths), kv_heads), lengths[0] * is_shared
+    ours, weights = attend(
+        nn.Module(),
+        *inputs,
+        None,
+        cu_seq_lens_q=bounds(lengths),
+        shared_tokens=shared,
+        scaling=0.3,
+        sliding_window=window,
+    )
+    theirs = dense(*inputs, lengths, window, 0.3, shared)
     direction = torch.randn_like(theirs)
     assert weights is None and torch.allclose(ours, theirs, atol=1e-12)
     for got, wanted in zip(
         torch.autograd.grad(ours, inputs, direction), torch.autograd.grad(theirs, inputs, direction), strict=True
     ):
         assert torch.allclose(got, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("shared", [0, 6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_fewer_bits_gradients_are_off_by_rounding_alone(dtype: torch.dtype, shared: int) -> None:
+    lengths, exact = (6, 150, 40), tensors(196, 2)
+    inputs = [tensor.detach().to(dtype).requires_grad_() for tensor in exact]
+    ours, _ = attend(nn.Module(), *inputs, None, cu_seq_lens_q=bounds(lengths), shared_tokens=shared, scaling=0.3)
+    theirs = dense(*exact, lengths, None, 0.3, shared)
+    direction = torch.randn_like(theirs)
+    off = 2 ** -(18 if dtype == torch.float32 else 6)
+    for got, wanted in zip(
+        torch.autograd.grad(ours, inputs, direction.to(dtype)),
+        torch.autograd.grad(theirs, exact, direction),
+        strict=True,
+    ):
+        assert got.dtype == dtype and (got - wanted).norm() <= off * wanted.norm()
+
+
+@pytest.mark.parametrize("shared", [0, 2])
+def test_gradients_are_those_of_finite_differences(shared: int) -> None:
+    def attended(*inputs: Tensor) -> Tensor:
+        return attend(nn.Module(), *inputs, None, cu_seq_lens_q=bounds([2, 3, 4]), shared_tokens=shared)[0]
+
+    assert torch.autograd.gradcheck(attended, tensors(9, 2))
+
+
+def test_dropout_is_refused_and_not_ignored() -> None:
+    with pytest.raises(NotImplementedError, match="dropout"):
+        attend(nn.Module(), *tensors(3), None, cu_seq_lens_q=bounds([3]), dropout=0.1)
 
 
 @pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from core.adapters.inject import lora_layers
 from core.adapters.peft_format import WEIGHTS_FILE
 from core.config import RunConfig, parse
-from core.data.records import Record
+from core.data.records import Records
 from core.events import Event, Note, StepDone
 from core.models.load import LoadedModel
 from core.train.loop import Subject
@@ -28,7 +28,7 @@ RECORDS = [conversation(f"Color {i}?", f"It is {color}.", row=i + 1) for i, colo
 class Run:
     """A run in its own folder, which can be stopped at a step and carried out again."""
 
-    def __init__(self, base: Path, folder: Path, records: Sequence[Record] = RECORDS, **parts: Any) -> None:
+    def __init__(self, base: Path, folder: Path, records: Records = RECORDS, **parts: Any) -> None:
         optim = {"learning_rate": 1e-2, "steps": 8, "batch_size": 4, "evaluations": 4, "micro_tokens": 64}
         self.config: RunConfig = parse({
             "name": "a run",

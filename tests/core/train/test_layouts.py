@@ -97,8 +97,9 @@ def test_packed_and_padded_rows_give_the_same_step(kind: str) -> None:
     loaded.model.set_attn_implementation("sdpa")
     padded_loss, expected = gradients(model, summed(PaddedRows(loaded), rows, 64))
     assert loss == pytest.approx(padded_loss, rel=1e-5)
-    for name, gradient in expected.items():
-        assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6, name
+    rounding = 1e-6 * torch.stack([gradient.norm() for gradient in expected.values()]).norm()
+    for name, gradient in expected.items():  # a key's bias moves all scores of a row alike: its gradient is rounding
+        assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm() + rounding, name
 
 
 @pytest.mark.parametrize("trained", ["adapter", "every weight"])

@@ -9,7 +9,6 @@ import torch
 
 from core.adapters.inject import activate, inject
 from core.config import RunConfig, parse
-from core.data.batching import steps_per_epoch
 from core.errors import RunError
 from core.events import EvalDone, Event, Saved, StepDone
 from core.models.load import LoadedModel
@@ -59,7 +58,7 @@ def test_totals_count_what_was_fed(make: Make) -> None:
     loop = make(config(steps=6))
     steps = [event for event in loop.run() if isinstance(event, StepDone)]
     epoch = sum(len(row.tokens) for row in loop.train_rows)
-    assert steps_per_epoch(7, 3) == 3
+    assert loop.order.steps == 3  # of 7 rows, 3 a step
     assert (steps[2].tokens, steps[5].tokens) == (epoch, 2 * epoch)
     assert [step.epoch for step in steps] == [(i + 1) / 3 for i in range(6)]
     assert [step.seconds for step in steps] == sorted(step.seconds for step in steps)

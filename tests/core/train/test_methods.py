@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from core.config import RunConfig, parse
-from core.data.batching import hold_out, rows_of_step
 from core.data.encoding import encode
+from core.data.splits import hold_out
 from core.errors import ConfigError, RunError
 from core.events import Event, Finished, Preparing, Saved, Started, StepDone
 from core.models.load import LoadedModel, load_model
 from core.train.loop import Loop, Subject
 from core.train.methods import Full, Lora, method_of
 from core.train.objective import PackedRows
-from tests.core.tiny import LINEARS, bits, padded_loss, random_rows, tiny_llama
+from tests.core.tiny import LINEARS, bits, padded_loss, random_rows, rows_of_step, tiny_llama
 from tests.core.train.running import RECORDS, Make, notes, of_kind, same_tensors
 
 ROWS = [30, 12, 25, 9, 40, 17, 22, 14, 33]

@@ -13,6 +13,7 @@ from core.data.batching import micro_batches, pack
 from core.data.encoding import IGNORE, Row
 from core.kernels.cross_entropy import CHUNK_ROWS
 from core.models.load import LoadedModel, head_weight
+from core.train import objective
 from core.train.objective import summed_loss
 from tests.core.tiny import VOCABULARY, adapt, padded_loss, random_rows
 
@@ -45,6 +46,38 @@ def test_a_packed_and_chunked_step_equals_the_padded_one_with_all_logits(tiny: L
     theirs, their_gradients = gradients(plain.model, lambda: padded_loss(plain.model, rows))
     assert ours == pytest.approx(theirs, rel=1e-6)
     assert_close(our_gradients, their_gradients)
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_a_step_whose_rows_share_their_beginning_equals_the_padded_one(
+    tiny: LoadedModel, plain: LoadedModel, use_dora: bool
+) -> None:
+    beginning, *rows = random_rows((40, 30, 7, 150, 1))
+    rows = [Row(beginning.tokens + row.tokens, [IGNORE] * 40 + row.labels) for row in rows]
+    for loaded in (tiny, plain):
+        adapt(loaded.model, use_dora=use_dora)
+        activate(loaded.model, "a")
+    batch, labels = pack(rows, CPU), sum(row.trained for row in rows)
+    assert batch.shared == 40 and batch.tokens.shape[1] == 40 + 30 + 7 + 150 + 1
+    ours, our_gradients = gradients(tiny.model, lambda: summed_loss(tiny.model, batch) / labels)
+    theirs, their_gradients = gradients(plain.model, lambda: padded_loss(plain.model, rows))
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    assert_close(our_gradients, their_gradients)
+
+
+def test_rows_do_not_share_where_each_draws_its_own_dropout(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    pack_rows = objective.pack
+    monkeypatch.setattr(objective, "pack", lambda *a, **k: seen.append((b := pack_rows(*a, **k)).shared) or b)
+    beginning, *rows = random_rows((40, 30, 7))
+    rows = [Row(beginning.tokens + row.tokens, [IGNORE] * 40 + row.labels) for row in rows]
+    adapt(tiny.model)
+    activate(tiny.model, "a")
+    objective.PackedRows(tiny).outcome(rows)
+    for layer in lora_layers(tiny.model).values():
+        layer.training = True  # as the loop does where there is dropout
+    objective.PackedRows(tiny).outcome(rows)
+    assert seen == [40, 0]
 
 
 @pytest.mark.parametrize("micro_tokens", [64, 200])

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from core.adapters.inject import activate, lora_layers
 from core.adapters.peft_format import save_adapter
 from core.config import RunConfig, parse
-from core.data.batching import rows_of_step
 from core.events import StepDone
 from core.models.load import LoadedModel
 from core.train.loop import Loop
-from tests.core.tiny import LINEARS, adapt, padded_loss, random_rows
+from tests.core.tiny import LINEARS, adapt, padded_loss, random_rows, rows_of_step
 from tests.core.train.running import adapter_subject
 
 STEPS = 5

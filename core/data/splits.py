@@ -1,0 +1,126 @@
+"""Which rows are trained on in which step, and which are held out: all from a seed, nothing of it stored.
+
+Rows are spoken of by number: the order of an epoch, a part of a dataset, which rows are equal are arrays of a few
+bytes a row, made once, so that neither memory nor a step's time grows with what the rows hold.
+
+The order of rows is a function of seed and epoch, so a step's rows can be found again from its number. Where batches
+are filled up to their longest row, little is filled up if rows of like length share a step. Then an epoch is cut
+into windows of `WINDOW` steps, at random as before; each window's rows are sorted by length and dealt out to its steps;
+and all steps of the epoch are shuffled, so that short ones do not lead. Rows still meet others at random, within what
+a window holds. The last step, where it is smaller, takes its rows before all that, at random, and comes last.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Generic, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.data.encoding import AnyRow, Tokens
+from core.data.token_store import TokenStore
+
+WINDOW = 32
+
+
+class Subset(Sequence[AnyRow], Generic[AnyRow]):
+    """Those of `rows` whose numbers are `numbers`, `[rows] int`, in that order."""
+
+    def __init__(self, rows: Sequence[AnyRow], numbers: NDArray[np.integer]) -> None:
+        self.rows, self.numbers = rows, numbers.astype(np.uint32)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> AnyRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[AnyRow]: ...
+    def __getitem__(self, index: int | slice) -> AnyRow | list[AnyRow]:
+        if isinstance(index, slice):
+            return [self.rows[number] for number in self.numbers[index]]
+        return self.rows[int(self.numbers[index])]
+
+
+def lengths_of(rows: Sequence[Tokens]) -> NDArray[np.int64]:
+    """`[rows]`, how many tokens each has; nothing is read where that is known."""
+    if isinstance(rows, Subset):
+        return lengths_of(rows.rows)[rows.numbers]
+    if isinstance(rows, TokenStore):
+        return rows.lengths
+    return np.array([len(row.tokens) for row in rows], np.int64)
+
+
+def trained_of(rows: Sequence[Tokens]) -> NDArray[np.int64]:
+    """`[rows]`, how many answers each asks for; nothing is read where that is known."""
+    if isinstance(rows, Subset):
+        return trained_of(rows.rows)[rows.numbers]
+    if isinstance(rows, TokenStore):
+        return rows.trained.astype(np.int64)
+    return np.array([row.trained for row in rows], np.int64)
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Optimizer steps that one pass over `rows` takes; the last may be smaller."""
+    return -(-rows // batch_size)
+
+
+class EpochOrder:
+    """Which rows each optimizer step takes, `batch_size` of `rows` a step.
+
+    Args:
+        lengths: `[rows]`; where given, rows of like length share a step.
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int, lengths: NDArray[np.integer] | None = None) -> None:
+        self._rows, self._batch_size, self._seed, self._lengths = rows, batch_size, seed, lengths
+        self.steps = steps_per_epoch(rows, batch_size)
+        self._epoch: tuple[int, NDArray[np.uint32]] | None = None  # the one that was last asked for, and its order
+
+    def rows_of_step(self, step: int) -> list[int]:
+        """The numbers of the rows that optimizer step `step` (from 0) trains on."""
+        epoch, index = divmod(step, self.steps)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = epoch, self._order(epoch)
+        numbers: list[int] = self._epoch[1][index * self._batch_size : (index + 1) * self._batch_size].tolist()
+        return numbers
+
+    def _order(self, epoch: int) -> NDArray[np.uint32]:
+        """`[rows]`, all rows once."""
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        order = torch.randperm(self._rows, generator=generator).numpy().astype(np.uint32)
+        if self._lengths is None:
+            return order
+        full = self._rows // self._batch_size
+        steps = order[: full * self._batch_size]
+        for start in range(0, len(steps), WINDOW * self._batch_size):
+            window = steps[start : start + WINDOW * self._batch_size]
+            window[:] = window[np.argsort(self._lengths[window], kind="stable")]
+        shuffled = torch.randperm(full, generator=generator).numpy()
+        steps[:] = steps.reshape(full, self._batch_size)[shuffled].ravel()
+        return order
+
+
+def hold_out(rows: Sequence[AnyRow], share: float, seed: int) -> tuple[Subset[AnyRow], Subset[AnyRow]]:
+    """`rows` as (training, evaluation), split at random by `seed`; no evaluation rows where `share` makes less than
+    one.
+
+    Rows with equal tokens fall on the same side, so that evaluation never asks for a row that was trained on. They are
+    found by a checksum; that now and then others have the same puts these on one side too, which does no harm.
+    """
+    _, first, group = np.unique(_checksums(rows), return_index=True, return_inverse=True)
+    order = torch.randperm(len(first), generator=torch.Generator().manual_seed(seed)).numpy()
+    chosen = np.zeros(len(first), np.bool_)
+    chosen[np.argsort(first)[order[: int(len(first) * share)]]] = True
+    is_held = chosen[group]
+    return Subset(rows, np.flatnonzero(~is_held)), Subset(rows, np.flatnonzero(is_held))
+
+
+def _checksums(rows: Sequence[Tokens]) -> NDArray[np.uint32]:
+    """`[rows]`, equal for rows of equal tokens."""
+    if isinstance(rows, TokenStore):
+        return rows.checksums
+    return np.array([zlib.crc32(np.array(row.tokens, np.uint32).tobytes()) for row in rows], np.uint32)
