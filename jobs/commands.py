@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.errors import ConfigError, RunError
+from core.errors import RunError
 from jobs.flags import settings, with_flags
 from jobs.logs import set_up_logging
 
@@ -247,24 +247,20 @@ def shrink(
 
 
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def bench(context: typer.Context, name: Annotated[str | None, typer.Argument()] = None) -> None:
-    """Run a benchmark, handing on what follows its name; without a name, list them."""
+def bench(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="One benchmark; all of them where none is named.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Say what there is.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="See that the programs work; nothing is kept.")] = False,
+) -> None:
+    """Measure speed and memory, and print what is promised beside it. What follows a name is handed on."""
     import subprocess
 
     from jobs.home import PROJECT
 
-    known = sorted(path.stem for path in (PROJECT / "benchmarks").glob("[a-z]*.py"))
-    if name is None:
-        typer.echo("\n".join(known) or "There are no benchmarks yet.")
-        return
-    if name not in known:
-        raise ConfigError(
-            f"There is no benchmark {name}", hint=f"Choose from {', '.join(known) or 'none, there are none yet'}"
-        )
-    code = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *context.args], cwd=PROJECT, check=False
-    ).returncode
-    raise typer.Exit(code)
+    flags = [flag for flag, is_given in (("--list", list_), ("--quick", quick)) if is_given]
+    command = [sys.executable, "-m", "benchmarks.suite", *([name] if name else []), *flags, *context.args]
+    raise typer.Exit(subprocess.run(command, cwd=PROJECT, check=False).returncode)
 
 
 class _Session:

@@ -3,6 +3,10 @@
 Every pane is a row of the batch: the base's products are shared by all rows, each row adds its own adapter's thin
 update (`core.adapters.linear`, routing). Conversations of different lengths are padded on the left and masked, so a
 row sees only its own tokens. All panes draw from random streams of the same seed.
+
+On a CPU writing a token takes as long as reading the base's weights once, if nothing else is in the way. So the weights
+lie in the order in which they are read (`packed`), attention reads each key once (`attention`), the cache is not copied
+(`cache`), and what was computed of a conversation is kept for its next turn (`decoder`).
 """
 
 from __future__ import annotations
@@ -15,18 +19,20 @@ from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
-from torch import Tensor
-from transformers import DynamicCache
 
-from core.adapters.inject import routed
 from core.adapters.peft_format import load_adapter
 from core.config import QuantConfig
-from core.data.encoding import ensure_template, render
+from core.data.templates import ensure_template, render
 from core.errors import UserError
+from core.generate.attention import use_grouped_attention
+from core.generate.decoder import Decoder
+from core.generate.packed import pack_linears
 from core.generate.requests import Delta, PaneRequest, Sampling
 from core.generate.sampling import choose
 from core.models.load import load_model
 from core.models.precision import best_device, choose_precision
+
+KEPT_BYTES = 2**29  # 23,000 tokens of the starter, 4,000 of a model of eight billion parameters
 
 
 @dataclass(slots=True)
@@ -38,6 +44,7 @@ class _Pane:
     room: int
     tokens: list[int] = field(default_factory=list)
     done: bool = False
+    differs_at: int | None = None
 
 
 class ChatModel:
@@ -46,16 +53,20 @@ class ChatModel:
     Args:
         model_folder: the base, in transformers' format.
         bits: as in `QuantConfig`.
+        kept_bytes: how much the keys and values of earlier conversations may take.
 
     Raises:
         ModelError: the base cannot be loaded.
     """
 
-    def __init__(self, model_folder: Path, bits: int = 16) -> None:
+    def __init__(self, model_folder: Path, bits: int = 16, *, kept_bytes: int = KEPT_BYTES) -> None:
         device = best_device()
         dtype = choose_precision(device, bits).dtype
         quant = QuantConfig(bits=bits)  # type: ignore[arg-type]
         self.loaded = load_model(model_folder, dtype=dtype, quant=quant, device=device)
+        pack_linears(self.loaded.model)
+        use_grouped_attention(self.loaded.model)
+        self.decoder = Decoder(self.loaded, kept_bytes)
         self.has_own_template = not ensure_template(self.loaded.tokenizer)
         self._ends = self._end_tokens()
         self._limit: int | None = getattr(self.loaded.model.config.get_text_config(), "max_position_embeddings", None)
@@ -78,42 +89,21 @@ class ChatModel:
         begin = time.monotonic()
         prompts = [self._tokenize(pane) for pane in panes]
         rows = [self._new_row(sampling, len(prompt)) for prompt in prompts]
-        tokens, mask = _pad_left(prompts, self.loaded.device)
-        base_row = next((i for i, pane in enumerate(panes) if pane.adapter is None), None)
-        cache = DynamicCache(config=self.loaded.model.config)
-        with routed(self.loaded.model, [pane.adapter for pane in panes], self.loaded.dtype):
-            for _ in range(max(row.room for row in rows)):
-                logits = self._forward(tokens, mask, cache)
-                chosen = [choose(logits[i], sampling, row.generator) for i, row in enumerate(rows)]
-                texts = {i: self._extend(row, chosen[i]) for i, row in enumerate(rows) if not row.done}
-                for index, text in texts.items():
-                    yield Delta(
-                        pane=index,
-                        text=text,
-                        tokens=len(rows[index].tokens),
-                        seconds=time.monotonic() - begin,
-                        done=rows[index].done,
-                        differs_at=_first_difference(rows, index, base_row),
-                    )
-                if all(row.done for row in rows) or stop():
-                    return
-                tokens = torch.tensor(chosen, device=self.loaded.device)[:, None]
-                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-
-    def _forward(self, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-        """Logits `[batch, vocab]` for the token after the last of `tokens` `[batch, t]`; `mask` covers all so far."""
-        last = None if self._limit is None else self._limit - 1  # a row that is full waits there for the others
-        positions = (mask.cumsum(1) - 1).clamp(0, last)[:, -tokens.shape[1] :]
-        output = self.loaded.model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: Tensor = output.logits[:, -1]
-        return logits
+        base = next((row for row, pane in zip(rows, panes, strict=True) if pane.adapter is None), None)
+        with self.decoder.batch(prompts, [pane.adapter for pane in panes]) as batch:
+            logits = batch.read()
+            try:
+                while True:
+                    chosen = choose(logits, sampling, [row.generator for row in rows])
+                    texts = {i: self._extend(row, chosen[i]) for i, row in enumerate(rows) if not row.done}
+                    seconds = time.monotonic() - begin
+                    for index, text in texts.items():
+                        yield _delta(index, text, rows[index], base, seconds)
+                    if all(row.done for row in rows) or stop():
+                        break
+                    logits = batch.write(chosen)
+            finally:
+                batch.keep([row.tokens for row in rows])
 
     def _extend(self, row: _Pane, token: int) -> str:
         """Append `token` to `row`; returns the text that this completes."""
@@ -136,10 +126,9 @@ class ChatModel:
         except Exception as error:  # a template is a program of the model's author: anything may come out of it
             raise UserError(f"The model's chat template refused the conversation: {error}") from error
         tokens = list(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
-        limit = getattr(self.loaded.model.config, "max_position_embeddings", None)
-        if limit is not None and len(tokens) >= limit:
+        if self._limit is not None and len(tokens) >= self._limit:
             raise UserError(
-                f"The conversation is {len(tokens)} tokens long and the model reads {limit}",
+                f"The conversation is {len(tokens)} tokens long and the model reads {self._limit}",
                 hint="Clear it and start again",
             )
         return tokens
@@ -151,19 +140,9 @@ class ChatModel:
         return frozenset(token for token in [*named, self.loaded.tokenizer.eos_token_id] if token is not None)
 
 
-def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """`[batch, longest]` tokens and their mask (1 where a token is real). What pads is masked, so its value is free."""
-    longest = max(len(prompt) for prompt in prompts)
-    tokens = torch.zeros(len(prompts), longest, dtype=torch.int64)
-    mask = torch.zeros_like(tokens)
-    for row, prompt in enumerate(prompts):
-        tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    return tokens.to(device), mask.to(device)
-
-
-def _first_difference(rows: Sequence[_Pane], index: int, base_row: int | None) -> int | None:
-    if base_row is None or index == base_row:
-        return None
-    pairs = zip(rows[index].tokens, rows[base_row].tokens, strict=False)
-    return next((position for position, (mine, base) in enumerate(pairs, start=1) if mine != base), None)
+def _delta(index: int, text: str, row: _Pane, base: _Pane | None, seconds: float) -> Delta:
+    """What is new in the pane `index`; `base` is the pane that shows the base model, if there is one."""
+    n = len(row.tokens)
+    if row.differs_at is None and base is not None and n <= len(base.tokens) and row.tokens[-1] != base.tokens[n - 1]:
+        row.differs_at = n
+    return Delta(pane=index, text=text, tokens=n, seconds=seconds, done=row.done, differs_at=row.differs_at)

@@ -1,30 +1,41 @@
-"""Choosing the next token from a row of logits."""
+"""Choosing the next token of each row from the rows' logits."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from core.generate.requests import Sampling
 
+LIKELY = 1024  # tokens that nearly always hold the nucleus; sorting a whole vocabulary takes as long as a model's step
 
-def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """The next token's id.
+
+def choose(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> list[int]:
+    """The next token's id for each row. What a row gets depends on its own logits and its own generator alone.
 
     Args:
-        logits: `[vocab]`, any float dtype. generator: advanced by one draw unless the temperature is 0.
+        logits: `[rows, vocab]`, any float dtype. generators: one a row, each advanced by one draw, unless the
+            temperature is 0.
     """
     if sampling.temperature == 0:
-        return int(logits.argmax())
+        return [int(token) for token in logits.max(dim=-1).indices.tolist()]
     probabilities = torch.softmax(logits.float().cpu() / sampling.temperature, dim=-1)
-    return int(torch.multinomial(nucleus(probabilities, sampling.top_p), 1, generator=generator))
+    shares = nucleus(probabilities, sampling.top_p).double().cumsum(-1)
+    drawn = torch.cat([torch.rand(1, dtype=torch.float64, generator=generator) for generator in generators])
+    # The first token whose cumulated share is above the drawn one: never one of probability 0.
+    found = torch.searchsorted(shares, drawn[:, None] * shares[:, -1:], right=True)
+    return [int(token) for token in found[:, 0].clamp_max(logits.shape[-1] - 1).tolist()]
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """`[vocab]` probabilities, zero outside the smallest set of likeliest tokens that holds `top_p` of the mass."""
+    """`[..., vocab]` probabilities, zero outside each row's smallest set of likeliest tokens that holds `top_p`."""
     if top_p >= 1:
         return probabilities
-    ordered, order = probabilities.sort(descending=True)
-    outside = ordered.cumsum(0) - ordered >= top_p
-    outside[0] = False  # not even where top_p is 0
-    return probabilities.index_fill(0, order[outside], 0.0)
+    ordered, order = probabilities.topk(min(LIKELY, probabilities.shape[-1]), dim=-1)
+    if (ordered.sum(-1) < top_p).any():
+        ordered, order = probabilities.sort(descending=True, dim=-1)
+    outside = ordered.cumsum(-1) - ordered >= top_p
+    outside[..., 0] = False  # not even where top_p is 0
+    return torch.zeros_like(probabilities).scatter(-1, order, ordered.masked_fill(outside, 0.0))

@@ -196,10 +196,10 @@ def quantize_linears(model: nn.Module, names: Sequence[str], config: QuantConfig
         parent_name, _, child = name.rpartition(".")
         parent = model.get_submodule(parent_name)
         setattr(parent, child, QuantizedLinear(getattr(parent, child), config))
-    _leave_the_file(model)
+    leave_the_file(model)
 
 
-def _leave_the_file(model: nn.Module) -> None:
+def leave_the_file(model: nn.Module) -> None:
     """Copy the parameters that lie in a file's mapping: one of them keeps all of it in memory, matrices included."""
     for parameter in model.parameters():
         if not parameter.untyped_storage().resizable():  # memory that is not torch's own

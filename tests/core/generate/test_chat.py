@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForC
 
 from core.adapters.inject import lora_layers
 from core.adapters.peft_format import save_adapter
-from core.data.encoding import render
 from core.data.records import Message
+from core.data.templates import render
 from core.errors import AdapterError, ModelError, UserError
 from core.generate.chat import ChatModel
 from core.generate.requests import Delta, PaneRequest, Sampling

@@ -44,13 +44,13 @@ def test_without_a_temperature_the_likeliest_is_taken_and_nothing_is_drawn(dtype
     logits = torch.tensor([0.1, 5.0, -2.0, 4.9]).to(dtype)
     stream = generator()
     before = stream.get_state()
-    assert choose(logits, Sampling(temperature=0.0, top_p=0.1), stream) == 1
+    assert choose(logits[None], Sampling(temperature=0.0, top_p=0.1), [stream])[0] == 1
     assert torch.equal(stream.get_state(), before)
 
 
 def frequencies(logits: Tensor, sampling: Sampling, draws: int = 4000) -> Tensor:
     stream = generator(3)
-    drawn = [choose(logits, sampling, stream) for _ in range(draws)]
+    drawn = [choose(logits[None], sampling, [stream])[0] for _ in range(draws)]
     return torch.bincount(torch.tensor(drawn), minlength=len(logits)) / draws
 
 
@@ -73,5 +73,7 @@ def test_tokens_outside_the_nucleus_never_come_and_the_others_share_their_part()
 
 def test_the_same_seed_draws_the_same_tokens() -> None:
     logits, sampling = torch.randn(100, generator=generator(1)), Sampling(temperature=1.0, top_p=0.95)
-    one, again, other = ([choose(logits, sampling, stream) for _ in range(20)] for stream in map(generator, (5, 5, 6)))
+    one, again, other = (
+        [choose(logits[None], sampling, [stream])[0] for _ in range(20)] for stream in map(generator, (5, 5, 6))
+    )
     assert one == again != other
