@@ -41,7 +41,11 @@ test-all: $(VENV)/.installed-dev model browser check
 screenshots: $(VENV)/.installed-dev model browser
 	$(BIN)/python -m docs.screenshots
 
-bench: $(VENV)/.installed-dev model
+$(VENV)/.installed-bench: benchmarks/requirements.txt $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	touch $@
+
+bench: $(VENV)/.installed-bench model
 	$(BIN)/python app.py bench
 
 clean:

@@ -14,21 +14,18 @@ The figures go to `benchmarks/results/first_light.json`.
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 from playwright.sync_api import Page, sync_playwright
 
+from benchmarks.results import keep
 from tests.browser import steps
 from tests.browser.driver import ARGUMENTS, App, chromium, free_port
 
-RESULTS = Path(__file__).parent / "results" / "first_light.json"
 STARTS = 3
 LIMITS = {"page_ready_seconds": 5, "app_memory_mb": 400, "first_loss_seconds": 20, "persona_run_seconds": 180}
 
@@ -93,15 +90,11 @@ def measure() -> dict[str, float]:
 def main() -> None:
     """Measure, print, keep."""
     figures = measure()
-    report: dict[str, Any] = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
-        "figures": {name: round(value, 2) for name, value in figures.items()},
-        "promised": LIMITS,
-    }
     for name, value in figures.items():
         promise = f"   promised: at most {LIMITS[name]}" if name in LIMITS else ""
         print(f"{name:32} {value:8.1f}{promise}")
-    RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    rounded = {name: round(value, 2) for name, value in figures.items()}
+    keep("first_light", {"figures": rounded, "promised": LIMITS})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Does a base model in 4 bits learn what one in 16 bits learns, and what does it cost and save?
 
     python app.py bench four_bit
-    python app.py bench four_bit --steps 2     a quick check of the program itself; nothing is kept
+    python app.py bench four_bit --quick     two steps a run that show that the program works; nothing is kept
 
 Both examples are trained on the starter with default settings, once over a base in 16 bits and once in 4, each in a
 process of its own through the command line, one after the other. A ratio is 4 bits over 16:
@@ -18,17 +18,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import psutil
+from benchmarks.results import keep
 
 PROJECT = Path(__file__).parents[1]
-RESULTS = PROJECT / "benchmarks" / "results" / "four_bit.json"
+QUICK_STEPS = 2
 EXAMPLES = ("captain", "to_json")
 FIGURES = ("eval_loss", "tokens_per_second", "peak_rss_bytes")
 PROMISED = {"eval_loss_ratio": 1.05, "matrices_ratio": 0.27}
@@ -90,8 +89,9 @@ def matrices() -> dict[str, Any]:
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(prog="bench four_bit")
-    parser.add_argument("--steps", type=int, help="optimizer steps a run; the result is not kept")
-    steps: int | None = parser.parse_args().steps
+    parser.add_argument("--quick", action="store_true", help="two steps a run; the result is not kept")
+    is_quick: bool = parser.parse_args().quick
+    steps = QUICK_STEPS if is_quick else None
     with tempfile.TemporaryDirectory() as folder:
         examples = {example: compare(example, Path(folder), steps) for example in EXAMPLES}
     sizes = matrices()
@@ -99,14 +99,8 @@ def main() -> None:
     for name, limit in PROMISED.items():
         worst = max(part[name] for part in (*examples.values(), sizes) if name in part)
         print(f"{name:18} at most {worst:.3f}   promised: at most {limit}   {'kept' if worst <= limit else 'BROKEN'}")
-    report = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
-        "examples": examples,
-        "matrices": sizes,
-        "promised": PROMISED,
-    }
-    if steps is None:
-        RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if not is_quick:
+        keep("four_bit", {"examples": examples, "matrices": sizes, "promised": PROMISED})
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class ClassBatch:
 
 
 def pack(rows: Sequence[Row], device: torch.device, *, share_beginning: bool = True) -> Batch:
-    """`rows` as one batch on `device`; where it pays and `share_beginning` allows it, their common beginning is laid out once."""
+    """`rows` as one batch on `device`; with `share_beginning`, what all begin with is laid out once where it pays."""
     shared = _common_beginning(rows) if share_beginning else 0
     parts = [rows[0].tokens[:shared]] * bool(shared) + [row.tokens[shared:] for row in rows]
     first = [0] * bool(shared) + [shared] * len(rows)  # where each part's positions begin

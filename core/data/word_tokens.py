@@ -163,18 +163,21 @@ def _state(part: Any) -> dict[str, Any]:
 
 def _cuts_before_spaces(state: dict[str, Any]) -> bool:
     """Whether a pre-tokenizer is byte-level and cuts as the module says."""
-    match state:
-        case {"type": "Sequence", "pretokenizers": [*others, last]}:
-            return _cuts_before_spaces(last) and all(map(_is_known_cut, others))
-        case {"type": "ByteLevel", "add_prefix_space": False}:
-            return True
+    *others, last = state.get("pretokenizers", [state])
+    match last:
+        case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": has_words}:
+            return all(map(_leaves_spaces, others)) and (has_words or any(map(_cuts_words, others)))
     return False
 
 
-def _is_known_cut(state: dict[str, Any]) -> bool:
+def _leaves_spaces(state: dict[str, Any]) -> bool:
+    """Whether a pre-tokenizer leaves a sure cut sure."""
+    return state.get("type") == "Digits" or _cuts_words(state)
+
+
+def _cuts_words(state: dict[str, Any]) -> bool:
+    """Whether a pre-tokenizer cuts words by an expression that is known."""
     match state:
-        case {"type": "Digits"}:
-            return True
         case {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": inverted}:
             # the matches are the words: they are kept, or all but them is removed
             return pattern in _KNOWN and (behavior, inverted) in (("Isolated", False), ("Removed", True))

@@ -4,9 +4,9 @@ transformers' cache joins each new token to a copy of all before it: a step then
 layer's keys and values lie in buffers with room ahead, and a new column goes into its place.
 
 What can be kept. A row's keys and values depend on its tokens and its adapter alone, so they serve again for whatever
-begins with the same tokens. That holds for plain attention, where a layer has one key a token. It does not for a window
-that slides, which has let go of the early keys, nor for a recurrent state, nor where the frequencies of the positions
-change with the length of what is read (dynamic and longrope). Such models are answered afresh each time.
+begins with the same tokens. That holds for attention with one key a token, as long as all keys are there: a window that
+slides lets early ones go, and a batch that has come so far is not kept. Nor is a recurrent state, nor keys whose
+positions turn with the length of what is read (dynamic and longrope): such models compute afresh each time.
 
 Where the columns lie. Rows of a batch have conversations of different lengths, all padded on the left:
 
@@ -28,7 +28,7 @@ from weakref import ReferenceType
 
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 ROOM_AHEAD = 256  # columns, at least
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
@@ -87,7 +87,8 @@ def can_be_kept(config: Any) -> bool:
     """Whether a row's keys and values serve again whatever is computed beside and behind it."""
     settings = getattr(config.get_text_config(decoder=True), "rope_parameters", None)
     is_dynamic = any(f"'{kind}'" in repr(settings) for kind in _LENGTH_DEPENDENT)
-    return not is_dynamic and all(type(layer) is GrowingLayer for layer in growing_cache(config).layers)
+    has_keys = (GrowingLayer, DynamicSlidingWindowLayer)
+    return not is_dynamic and all(type(layer) in has_keys for layer in growing_cache(config).layers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,9 +136,9 @@ class KeptRows:
         """Keep `tokens`, which lie in the batch's `cache` in that `row` from the column `first` on.
 
         They take the place of rows that they continue, and of those that have not been used for longest. A row that is
-        larger than the limit is not kept.
+        larger than the limit is not kept, nor one of which a layer has let keys go.
         """
-        if not self._limit:
+        if not self._limit or any(layer.keys.shape[2] < layer.get_seq_length() for layer in cache.layers):
             return
         columns = slice(first, first + len(tokens))
         views = [(layer.keys[row, :, columns], layer.values[row, :, columns]) for layer in cache.layers]

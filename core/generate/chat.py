@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from tokenizers.decoders import DecodeStream
 
-from core.adapters.peft_format import load_adapter
+from core.adapters.inject import lora_layers
+from core.adapters.peft_format import CONFIG_FILE, WEIGHTS_FILE, load_adapter
 from core.config import QuantConfig
 from core.data.templates import ensure_template, render
 from core.errors import UserError
@@ -33,6 +34,8 @@ from core.models.load import load_model
 from core.models.precision import best_device, choose_precision
 
 KEPT_BYTES = 2**29  # 23,000 tokens of the starter, 4,000 of a model of eight billion parameters
+
+_Stamp: TypeAlias = tuple[object, ...]
 
 
 @dataclass(slots=True)
@@ -69,6 +72,7 @@ class ChatModel:
         self.decoder = Decoder(self.loaded, kept_bytes)
         self.has_own_template = not ensure_template(self.loaded.tokenizer)
         self._ends = self._end_tokens()
+        self._keys: dict[_Stamp, str] = {}
         self._limit: int | None = getattr(self.loaded.model.config.get_text_config(), "max_position_embeddings", None)
 
     def load_adapter(self, folder: Path) -> str:
@@ -77,7 +81,11 @@ class ChatModel:
         Raises:
             AdapterError: it is broken or made for another base; what was loaded before stays.
         """
-        return load_adapter(self.loaded.model, folder)
+        stamp = _stamp(folder)
+        key = self._keys.get(stamp)
+        if key is None or not any(layer.has(key) for layer in lora_layers(self.loaded.model).values()):
+            key = self._keys[stamp] = load_adapter(self.loaded.model, folder)
+        return key
 
     @torch.inference_mode()
     def reply(self, panes: Sequence[PaneRequest], sampling: Sampling, stop: Callable[[], bool]) -> Iterator[Delta]:
@@ -138,6 +146,13 @@ class ChatModel:
         settings: Any = self.loaded.model.generation_config.eos_token_id
         named = settings if isinstance(settings, list) else [settings]
         return frozenset(token for token in [*named, self.loaded.tokenizer.eos_token_id] if token is not None)
+
+
+def _stamp(folder: Path) -> _Stamp:
+    """What changes when the adapter in `folder` is written anew; reading it takes a while, and each turn names it."""
+    files = [folder / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    found = [file.stat() for file in files if file.is_file()]
+    return folder, *((state.st_ino, state.st_size, state.st_mtime_ns) for state in found)
 
 
 def _delta(index: int, text: str, row: _Pane, base: _Pane | None, seconds: float) -> Delta:

@@ -8,7 +8,7 @@ Whoever wants the plain weight, to merge or to find DoRA's norm, gets a copy mad
 
 The head is left as it is: it is wide enough to be read quickly, and often is the embedding, which is looked up row by
 row. But what it is given after a prompt, the last token of each row, lies apart, and for that torch would lay out the
-head's weight once a row (4 rows of the starter: 0.15 s). So it gets a copy that lies together.
+head's weight anew for each row (the starter's: 45 ms a row). So it gets a copy that lies together.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def pack_linears(model: nn.Module) -> int:
     leave_the_file(model)
     head = output_head(model)
     if head is not None:
-        head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
+        head.register_forward_pre_hook(
+            lambda _, given: (given[0].clone(memory_format=torch.contiguous_format), *given[1:])
+        )
     return packed
 
 

@@ -81,14 +81,14 @@ def carry_out(
 
 def _encoded(progress: Iterator[Encoding[Any]], rows: int, stop: Stop) -> Generator[Event, None, Encoding[Any] | None]:
     """Returns all rows, tokenized, or None where the run is to end; tells now and then how far it is."""
-    yield Preparing(phase="tokenizing", detail=f"{rows} rows")
+    yield Preparing(phase="tokenizing", detail=f"{rows:,} rows")
     told = time.monotonic()
     for encoding in progress:
         if stop():
             return None
         if time.monotonic() - told >= TELL_SECONDS:
             told = time.monotonic()
-            yield Preparing(phase="tokenizing", detail=f"{encoding.records} of {rows} rows")
+            yield Preparing(phase="tokenizing", detail=f"{encoding.records:,} of {rows:,} rows")
     return encoding
 
 

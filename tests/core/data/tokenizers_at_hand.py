@@ -59,6 +59,8 @@ WORDWISE: dict[str, Callable[[Any], Any]] = {
 
 # And not in these: each is tokenized in whole texts.
 OTHERS: dict[str, Callable[[Any], Any]] = {
+    "whole texts": _with(pre_tokenizer=BYTES),
+    "digits apart and nothing else": _with(pre_tokenizer=pre.Sequence([pre.Digits(), BYTES])),
     "space put before": _with(pre_tokenizer=pre.ByteLevel(add_prefix_space=True)),
     "places trimmed": _with(post_processor=processors.ByteLevel(trim_offsets=True)),
     "places trimmed among others": _with(

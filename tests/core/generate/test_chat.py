@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM
 
-from core.adapters.inject import lora_layers
+from core.adapters.inject import lora_layers, remove
 from core.adapters.peft_format import save_adapter
 from core.data.records import Message
 from core.data.templates import render
@@ -35,7 +36,8 @@ def adapters(pristine: LoadedModel, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def chat(tiny_folder: Path, adapters: list[Path]) -> ChatModel:
-    model = ChatModel(tiny_folder, bits=32)
+    """It keeps nothing, so that what a test asks does not depend on what others asked before."""
+    model = ChatModel(tiny_folder, bits=32, kept_bytes=0)
     for folder in adapters:
         model.load_adapter(folder)
     return model
@@ -153,6 +155,40 @@ def test_a_difference_in_the_very_last_token_is_told(chat: ChatModel, keys: list
     assert told[0].text != told[1].text and told[0].differs_at == 1
 
 
+def conversation(chat: ChatModel, adapters: Sequence[str | None], questions: Sequence[str]) -> list[list[str]]:
+    """Each question's answers, asked one after another in as many panes as there are adapters."""
+    turns: list[list[str]] = [[] for _ in adapters]
+    said = []
+    for question in questions:
+        panes = [pane(key, *before, question) for key, before in zip(adapters, turns, strict=True)]
+        said.append(texts(chat, panes))
+        turns = [[*before, question, answer] for before, answer in zip(turns, said[-1], strict=True)]
+    return said
+
+
+def test_a_conversation_of_several_turns_goes_the_way_it_goes_without_memory(
+    chat: ChatModel, tiny_folder: Path, adapters: list[Path]
+) -> None:
+    keeping = ChatModel(tiny_folder, bits=32)
+    panes = [None, *(keeping.load_adapter(folder) for folder in adapters)]
+    questions = [SHORT, LONG, "Why?", LONG]
+    assert conversation(keeping, panes, questions) == conversation(chat, panes, questions)
+    assert keeping.decoder.kept.bytes > 0 and chat.decoder.kept.bytes == 0
+    assert conversation(keeping, panes[::-1], questions) == conversation(chat, panes[::-1], questions)
+
+
+def test_an_answer_that_was_stopped_or_left_is_kept_as_far_as_it_came(chat: ChatModel, tiny_folder: Path) -> None:
+    keeping = ChatModel(tiny_folder, bits=32)
+    stopped = list(keeping.reply([pane(None, SHORT)], Sampling(max_new_tokens=50), lambda: True))
+    after_one = keeping.decoder.kept.bytes
+    left = keeping.reply([pane(None, SHORT)], Sampling(max_new_tokens=50), lambda: False)
+    for _ in range(4):
+        next(left)
+    left.close()  # type: ignore[attr-defined]
+    assert len(stopped) == 1 and keeping.decoder.kept.bytes > after_one > 0
+    assert texts(keeping, [pane(None, SHORT)]) == texts(chat, [pane(None, SHORT)])
+
+
 def test_stopping_ends_all_panes_after_the_token_under_way(chat: ChatModel, keys: list[str]) -> None:
     asked = 0
 
@@ -219,6 +255,26 @@ def test_loading_an_adapter_again_gives_the_same_key_and_the_same_answers(
     before = texts(chat, [pane(keys[0], SHORT)])
     assert chat.load_adapter(adapters[0]) == keys[0]
     assert texts(chat, [pane(keys[0], SHORT)]) == before
+
+
+def test_an_adapter_that_is_written_anew_is_read_anew(
+    chat: ChatModel, keys: list[str], adapters: list[Path], tmp_path: Path
+) -> None:
+    shutil.copytree(adapters[0], tmp_path / "one")
+    assert chat.load_adapter(tmp_path / "one") == keys[0]
+    shutil.rmtree(tmp_path / "one")
+    shutil.copytree(adapters[1], tmp_path / "one")
+    assert chat.load_adapter(tmp_path / "one") == keys[1]
+
+
+def test_an_adapter_that_was_taken_out_is_put_in_again(
+    tiny_folder: Path, chat: ChatModel, keys: list[str], adapters: list[Path]
+) -> None:
+    mine = ChatModel(tiny_folder, bits=32)
+    key = mine.load_adapter(adapters[0])
+    remove(mine.loaded.model, key)
+    assert mine.load_adapter(adapters[0]) == key
+    assert texts(mine, [pane(key, SHORT)]) == texts(chat, [pane(keys[0], SHORT)])
 
 
 def test_a_broken_adapter_leaves_the_loaded_ones_alone(chat: ChatModel, keys: list[str], tmp_path: Path) -> None:

@@ -1,0 +1,215 @@
+"""What is kept of a conversation gives what would be computed afresh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, Gemma3TextConfig
+
+from core.adapters.inject import inject, lora_layers, remove
+from core.config import LoraConfig, QuantConfig
+from core.generate.decoder import Decoder
+from core.models.linears import find_linears
+from core.models.load import LoadedModel
+from core.models.quantize import quantize_linears
+from tests.core.parity.architectures import ARCHITECTURES, CLASSIFIERS, MIXTURES, VOCABULARY, build
+from tests.core.tiny import adapt
+
+LANGUAGE_MODELS = [
+    name for name in dict.fromkeys((*ARCHITECTURES, *MIXTURES)) if name not in (*CLASSIFIERS, "convolutions")
+]
+LIMIT = 1e-5  # of the norm: other shapes of products sum in other orders
+
+
+def loaded(model: object) -> LoadedModel:
+    return LoadedModel(model=model, tokenizer=None, dtype=torch.float32, device=torch.device("cpu"), parameters=0)
+
+
+def llama_with_two() -> LoadedModel:
+    model = build("llama")
+    adapt(model, key="a", rank=3, alpha=40, seed=1)
+    adapt(model, key="b", rank=5, alpha=40, targets=("v_proj", "down_proj"), seed=2)
+    return loaded(model)
+
+
+def words(length: int, seed: int = 0) -> list[int]:
+    return torch.randint(3, VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+@torch.inference_mode()
+def answered(
+    decoder: Decoder, prompts: Sequence[Sequence[int]], adapters: Sequence[str | None], tokens: int = 5
+) -> tuple[list[list[int]], Tensor, int]:
+    """Greedy answers, the logits `[tokens, rows, vocab]` that they were chosen by, and how many columns were read."""
+    with decoder.batch(prompts, adapters) as batch:
+        seen = [batch.read()]
+        chosen = [seen[-1].argmax(-1).tolist()]
+        for _ in range(tokens - 1):
+            seen.append(batch.write(chosen[-1]))
+            chosen.append(seen[-1].argmax(-1).tolist())
+        answers = [list(row) for row in zip(*chosen, strict=True)]
+        batch.keep(answers)
+        return answers, torch.stack(seen), batch.unread
+
+
+def assert_as_afresh(
+    decoder: Decoder, prompts: Sequence[Sequence[int]], adapters: Sequence[str | None], unread: int
+) -> list[list[int]]:
+    answers, logits, read = answered(decoder, prompts, adapters)
+    expected, wanted, _ = answered(Decoder(decoder.loaded, 0), prompts, adapters)
+    assert read == unread
+    assert answers == expected
+    assert (logits - wanted).norm() <= LIMIT * wanted.norm()
+    return answers
+
+
+@pytest.mark.parametrize("architecture", LANGUAGE_MODELS)
+def test_a_second_turn_is_answered_as_afresh_and_only_what_is_new_is_read(architecture: str) -> None:
+    decoder = Decoder(loaded(build(architecture)), 2**24)
+    prompts = [words(11, 1), words(5, 2)]
+    answers = assert_as_afresh(decoder, prompts, [None, None], unread=11)
+    turns = [[*prompt, *answer, *words(4, 3)] for prompt, answer in zip(prompts, answers, strict=True)]
+    # A token was chosen last and not yet put behind the others: it is read with what is new.
+    second = assert_as_afresh(decoder, turns, [None, None], unread=5)
+    thirds = [[*turn, *answer, *words(2, 4)] for turn, answer in zip(turns, second, strict=True)]
+    assert_as_afresh(decoder, thirds, [None, None], unread=3)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantized_base_keeps_its_turns_too(bits: int) -> None:
+    model = build("llama")
+    names = [shape.name for shape in find_linears(model)]
+    quantize_linears(model, names, QuantConfig(bits=bits))  # type: ignore[arg-type]
+    adapt(model, key="a")
+    decoder = Decoder(loaded(model), 2**24)
+    prompts = [words(9, 1), words(9, 1)]
+    answers = assert_as_afresh(decoder, prompts, [None, "a"], unread=9)
+    turns = [[*prompt, *answer, *words(4, 3)] for prompt, answer in zip(prompts, answers, strict=True)]
+    assert_as_afresh(decoder, turns, [None, "a"], unread=5)
+
+
+def test_panes_of_different_adapters_and_lengths_each_take_what_is_theirs() -> None:
+    decoder = Decoder(llama_with_two(), 2**24)
+    prompts, adapters = [words(9, 1), words(4, 2), words(9, 1), words(14, 3)], [None, "a", "b", "a"]
+    answers = assert_as_afresh(decoder, prompts, adapters, unread=14)
+    assert len({tuple(answer) for answer in answers}) == 4
+    turns = [
+        [*prompt, *answer, *words(new, 5)] for prompt, answer, new in zip(prompts, answers, (3, 6, 2, 1), strict=True)
+    ]
+    assert_as_afresh(decoder, turns, adapters, unread=7)
+    order = [3, 0, 2, 1]
+    assert_as_afresh(decoder, [turns[at] for at in order], [adapters[at] for at in order], unread=1)
+
+
+def test_a_pane_that_changes_its_adapter_is_read_anew_beside_one_that_goes_on() -> None:
+    decoder = Decoder(llama_with_two(), 2**24)
+    answers = assert_as_afresh(decoder, [words(9, 1), words(9, 1)], ["a", "b"], unread=9)
+    turns = [[*words(9, 1), *answer, *words(3, 2)] for answer in answers]
+    assert_as_afresh(decoder, turns, ["a", None], unread=len(turns[1]))
+
+
+def test_asking_once_more_reads_one_token() -> None:
+    decoder = Decoder(llama_with_two(), 2**24)
+    for unread in (8, 1, 1):
+        assert_as_afresh(decoder, [words(8)], ["a"], unread=unread)
+
+
+def test_an_edited_turn_is_read_from_the_edit_on() -> None:
+    decoder = Decoder(llama_with_two(), 2**24)
+    (answer,) = assert_as_afresh(decoder, [words(8)], ["a"], unread=8)
+    whole = [*words(8), *answer, *words(6, 1)]
+    assert_as_afresh(decoder, [whole], ["a"], unread=7)
+    edited = [*whole[:10], 4 if whole[10] != 4 else 5, *whole[11:]]
+    assert_as_afresh(decoder, [edited], ["a"], unread=len(whole) - 10)
+    assert_as_afresh(decoder, [[*whole, 7]], ["a"], unread=1)  # what was before the edit is still there
+
+
+def test_what_was_written_behind_an_answer_while_others_went_on_is_not_kept() -> None:
+    decoder = Decoder(llama_with_two(), 2**24)
+    prompts = [words(6, 1), words(8, 2)]
+    with torch.inference_mode(), decoder.batch(prompts, [None, "a"]) as batch:
+        batch.read()
+        for token in range(10, 16):
+            batch.write([token, token])
+        batch.keep([[10, 11], list(range(10, 16))])
+    follow = [[*prompts[0], 10, 11, *words(5, 3)], [*prompts[1], *range(10, 16), *words(5, 4)]]
+    assert_as_afresh(decoder, follow, [None, "a"], unread=5)
+    assert_as_afresh(decoder, [[*prompts[0], *range(10, 16), 9]], [None], unread=5)
+
+
+def test_an_adapter_under_the_key_of_another_does_not_take_what_was_the_others() -> None:
+    decoder = Decoder(llama_with_two(), 2**24)
+    assert_as_afresh(decoder, [words(8)], ["a"], unread=8)
+    assert_as_afresh(decoder, [words(8)], ["a"], unread=1)
+    model = decoder.loaded.model
+    remove(model, "a")
+    adapt(model, key="a", rank=3, seed=9)
+    assert_as_afresh(decoder, [words(8)], ["a"], unread=8)
+
+
+def test_loading_another_adapter_changes_nothing_for_those_that_are_there() -> None:
+    decoder = Decoder(llama_with_two(), 2**24)
+    assert_as_afresh(decoder, [words(8)], ["b"], unread=8)
+    inject(decoder.loaded.model, LoraConfig(rank=2), key="c", seed=5)
+    assert any(
+        "c" in layer.adapters and "b" not in layer.adapters for layer in lora_layers(decoder.loaded.model).values()
+    )
+    assert_as_afresh(decoder, [words(8)], ["b"], unread=1)
+
+
+def test_a_window_is_kept_while_it_holds_all_keys_and_answered_afresh_after_that() -> None:
+    settings = {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = Gemma3TextConfig(
+        **settings, head_dim=8, intermediate_size=48, vocab_size=VOCABULARY, sliding_window=20,
+        max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.2,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).float().eval()
+    decoder = Decoder(loaded(model), 2**24)
+    (answer,) = assert_as_afresh(decoder, [words(8)], [None], unread=8)
+    turn = [*words(8), *answer, *words(5, 1)]
+    (answer,) = assert_as_afresh(decoder, [turn], [None], unread=6)  # grows beyond the window
+    longer = [*turn, *answer, *words(3, 2)]
+    assert_as_afresh(decoder, [longer], [None], unread=len(longer) - 12)  # what the first turn left is still there
+    assert_as_afresh(decoder, [longer], [None], unread=len(longer) - 12)
+
+
+def test_no_more_is_kept_than_allowed_and_answers_do_not_change() -> None:
+    probe = Decoder(llama_with_two(), 2**24)
+    answered(probe, [words(20)], [None])
+    decoder = Decoder(probe.loaded, probe.kept.bytes + 1)
+    for seed in (1, 2, 1):
+        assert_as_afresh(decoder, [words(20, seed)], [None], unread=20)
+        assert decoder.kept.bytes == probe.kept.bytes
+    assert_as_afresh(decoder, [words(20, 1)], [None], unread=1)
+
+
+def test_a_batch_of_one_adapter_alone_is_routed_once_for_all_rows() -> None:
+    decoder = Decoder(llama_with_two(), 0)
+    rows = [words(6, 1), words(9, 2)]
+    with decoder.batch(rows, ["a", "a"]):
+        assert {len(layer.rows or ()) for layer in lora_layers(decoder.loaded.model).values() if layer.has("a")} == {1}
+    alone = [answered(decoder, [row], ["a"])[0][0] for row in rows]
+    assert answered(decoder, rows, ["a", "a"])[0] == alone
+
+
+def test_a_step_that_fails_leaves_a_batch_that_can_be_kept() -> None:
+    decoder = Decoder(llama_with_two(), 2**24)
+    last = decoder.loaded.model.model.layers[-1]
+    with torch.inference_mode(), decoder.batch([words(8)], ["a"]) as batch:
+        batch.read()
+        batch.write([10])
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        handle = last.register_forward_pre_hook(fail)
+        with pytest.raises(ZeroDivisionError):
+            batch.write([11])
+        handle.remove()
+        batch.keep([[10, 11]])
+    assert_as_afresh(decoder, [[*words(8), 10, 11, 12]], ["a"], unread=2)
