@@ -137,7 +137,7 @@ def read_speed() -> float:
 def weight_bytes(model: torch.nn.Module) -> int:
     """What a token reads of the base: every weight once; of a tied embedding and head, the head."""
     own = [tensor for name, tensor in (*model.named_parameters(), *model.named_buffers()) if ".adapters." not in name]
-    return sum(tensor.numel() * tensor.element_size() for tensor in own)
+    return sum(tensor.numel() * tensor.dtype.itemsize for tensor in own)
 
 
 def a_round(ours: Ours, theirs: dict[str, Callable[[list[int], int], float]], tokens: int) -> dict[str, float]:

@@ -132,22 +132,28 @@ def growth(found: Results) -> list[str]:
 CHAT = {
     "one_pane": "one pane",
     "four_panes": "four panes with an adapter each",
-    "transformers": "transformers' generate with peft, the four one after another",
-    "first_token": "first token, one pane",
-    "second_turn": "the second turn's first token",
-    "afresh": "the same, all of the conversation read afresh",
+    "base_and_three": "the base beside three adapters",
+    "transformers": "transformers' generate with peft, the four one after another, A and B in fp32",
+    "transformers_16_bit_adapters": "the same, A and B in the base's dtype",
+    "one_pane_first_token": "first token, one pane",
+    "four_panes_first_token": "first token, four panes",
+    "second_turn": "a second turn's first token, four panes",
+    "second_turn_afresh": "the same, with all of the conversation read again",
 }
 
 
 def chat(found: Results) -> list[str]:
-    """Seconds of everything that took turns, and their ratios."""
-    seconds, ratios = found["seconds"], found["ratios"]
+    """Seconds of everything that took turns, and their ratios; plain figures where an older program measured them."""
+    if "medians" not in found:
+        return figures(found)
+    seconds, ratios = found["medians"], found["ratios"]
     return [
         f"{found['new_tokens']} tokens a pane, in {found['dtype']}:\n",
         markdown(("", "seconds"), ((words, f"{seconds[name]:.3f}") for name, words in CHAT.items())),
         f"Four panes take {ratios['four_panes_over_one']:.2f} times as long as one, transformers and peft"
         f" {ratios['over_transformers']:.1f} times as long as our four. A second turn's first token takes"
-        f" {ratios['second_turn_over_afresh']:.2f} of reading the conversation again.\n",
+        f" {ratios['second_turn_over_afresh']:.2f} of what it takes to read the conversation again. Of the time between"
+        f" two tokens of one pane, reading the base's weights once would take {ratios['floor_of_one_pane']:.2f}.\n",
     ]
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.generate.requests import Sampling
-from core.generate.sampling import choose, nucleus
+from core.generate.sampling import LIKELY, choose, nucleus
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -69,6 +69,41 @@ def test_tokens_outside_the_nucleus_never_come_and_the_others_share_their_part()
     inside = torch.softmax(logits[:2], dim=-1)  # 0.64 and 0.24 of all
     assert found[2:].sum() == 0
     assert ((found[:2] - inside).abs() < 0.04).all()
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.9999, 1.0])
+@pytest.mark.parametrize("sharpness", [0.01, 4.0])
+def test_the_nucleus_of_a_large_vocabulary_is_that_of_a_full_sort(top_p: float, sharpness: float) -> None:
+    """Flat rows need more tokens than are looked at first, peaked ones fewer."""
+    logits = torch.randn(3, 5 * LIKELY, generator=generator(2)) * torch.tensor([[1.0], [sharpness], [2.0]])
+    probabilities = torch.softmax(logits, dim=-1)
+    kept = nucleus(probabilities, top_p)
+    for row in range(3):
+        ordered, order = probabilities[row].sort(descending=True)
+        before = ordered.cumsum(0) - ordered
+        certain = (before - top_p).abs() > 1e-5  # the sums' rounding aside
+        inside = torch.zeros_like(before, dtype=torch.bool).scatter(0, order, (before < top_p) | (top_p >= 1))
+        clear = torch.zeros_like(inside).scatter(0, order, certain)
+        assert torch.equal((kept[row] > 0)[clear], inside[clear])
+        assert torch.equal(kept[row][kept[row] > 0], probabilities[row][kept[row] > 0])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_row_gets_what_it_gets_alone(temperature: float) -> None:
+    logits, sampling = torch.randn(4, 3000, generator=generator(1)), Sampling(temperature=temperature, top_p=0.9)
+    together, alone = ([generator(seed) for seed in range(4)] for _ in range(2))
+    for _ in range(10):
+        expected = [choose(logits[row : row + 1], sampling, alone[row : row + 1])[0] for row in range(4)]
+        assert choose(logits, sampling, together) == expected
+    assert temperature == 0 or len(set(expected)) > 1
+
+
+def test_a_token_of_probability_zero_never_comes() -> None:
+    logits = torch.full((1, 50), -torch.inf)
+    logits[0, [7, 31]] = 0.0
+    stream = generator(4)
+    drawn = {choose(logits, Sampling(temperature=1.0), [stream])[0] for _ in range(200)}
+    assert drawn == {7, 31}
 
 
 def test_the_same_seed_draws_the_same_tokens() -> None:
