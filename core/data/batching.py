@@ -26,6 +26,7 @@ from core.data.labeling import ClassRow
 from core.data.splits import lengths_of
 
 WORTH_SHARING = 8  # tokens; sharing fewer costs more in attention than it saves
+EVEN, WORTH_FILLING = 16, 256  # tokens; fewer than the second are not filled up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +79,19 @@ def pack(rows: Sequence[Row], device: torch.device, *, share_beginning: bool = T
     shared = _common_beginning(rows) if share_beginning else 0
     parts = [rows[0].tokens[:shared]] * bool(shared) + [row.tokens[shared:] for row in rows]
     first = [0] * bool(shared) + [shared] * len(rows)  # where each part's positions begin
-    labels = _integers([IGNORE] * shared + [label for row in rows for label in row.labels[shared:]])
+    size = sum(map(len, parts))
+    filling = -size % EVEN if size >= WORTH_FILLING and len(rows) > 1 else 0
+    labels = _integers(
+        [*[IGNORE] * shared, *(label for row in rows for label in row.labels[shared:]), *[IGNORE] * filling]
+    )
     labeled = labels != IGNORE
-    positions = torch.cat([torch.arange(at, at + len(part)) for at, part in zip(first, parts, strict=True)])
+    positions = [torch.arange(at, at + len(part)) for at, part in zip(first, parts, strict=True)]
+    bounds = torch.tensor([0, *map(len, parts)]).cumsum(0).to(torch.int32)
+    bounds[-1] += filling
     return Batch(
-        tokens=_integers([token for part in parts for token in part])[None].to(device),
-        positions=positions[None].to(device),
-        bounds=torch.tensor([0, *map(len, parts)]).cumsum(0).to(torch.int32),
+        tokens=_integers([*(token for part in parts for token in part), *parts[-1][-1:] * filling])[None].to(device),
+        positions=torch.cat([*positions, torch.zeros(filling, dtype=torch.int64)])[None].to(device),
+        bounds=bounds,
         shared=shared,
         labeled=labeled[None],
         labels=labels[labeled].to(device),

@@ -9,17 +9,21 @@ follows it, so the common beginning is laid out once, as the first segment, and 
 values in front of its own (`shared_tokens` = n₁). The gradients of those keys and values add up over the segments. It
 is exact as long as no token of the beginning has a label, which whoever packs the batch sees to.
 
-On a CPU queries are taken in blocks; keys to the right of a block are not read at all. All is small matrix products,
-which a CPU is best at: torch's fused kernel takes half as long again forward and three to five times as long backward
-in bf16. Forward it is used all the same in fp32, where it is the quicker one. The probabilities are computed again in
-the backward pass rather than kept. With Q, K, V and dO = ∂L/∂O of one block and one group of heads (all heads that
-share a key are rows of one product):
+On a CPU queries are taken in blocks; keys to the right of a block, or to the left of its window, are not read at all.
+All is small matrix products, which a CPU is best at. The probabilities are computed again in the backward pass rather
+than kept. With Q, K, V and dO = ∂L/∂O of one block:
 
     P  = softmax(s · Q Kᵀ + mask)         O = P V
     dV = Pᵀ dO                            dP = dO Vᵀ              dS = P ⊙ (dP − Σ_keys P ⊙ dP)
     dQ = s · dS K                         dK = s · dSᵀ Q
 
-Scores and their softmax are in fp32, whatever the rest is kept in; P is rounded once.
+Heads that share a key are rows of one product: queries lie as `[kv_heads, T · group, head_dim]`, so that a block of
+them is a slice, and nothing is copied for it. For the same reason keys and values are laid out as the segments see
+them, the shared ones once more in front of each.
+
+Scores and their softmax are in fp32, whatever the rest is kept in; P is rounded once. Numbers that came from bf16 may
+go back to it inside the product of Q and K: nothing is lost, its sums are in fp32 all the same, and a processor that
+multiplies bf16 needs half the time.
 
 On a GPU it is torch's attention, segment by segment, with its own backward pass.
 
@@ -32,7 +36,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -40,10 +46,11 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from core.kernels.row_blocks import BLOCK, Group, RowBlocks, row_blocks
+
 NAME = "packed_rows"
 # What other attention functions know and we must not ignore: capped scores, attention sinks, relative bias.
 SCORE_CHANGES = ("softcap", "s_aux", "position_bias")
-BLOCK = 128  # queries at once: enough for quick products, few enough to leave most keys to the right of a block out
 
 
 def register() -> None:
@@ -92,45 +99,8 @@ def packed_attention(
     if query.device.type == "cpu":
         out: Tensor = _PackedAttention.apply(query, key, value, layout)  # type: ignore[no-untyped-call]
     else:
-        out = torch.cat([_attend(query, key, value, block, layout) for block in layout.blocks(None)], dim=2)
-    return out.transpose(1, 2).contiguous(), None
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Queries `[start, end)` of a segment that begins at `first`; they see the shared tokens and `[first, end)`."""
-
-    first: int
-    start: int
-    end: int
-    shared: int
-
-    @property
-    def queries(self) -> slice:
-        return slice(self.start, self.end)
-
-    @property
-    def size(self) -> int:
-        return self.end - self.start
-
-    @property
-    def keys(self) -> int:
-        return self.shared + self.end - self.first
-
-    def seen(self, tokens: Tensor) -> Tensor:
-        """Those of `tokens` `[..., T, head_dim]` that are keys of this block, `[..., keys, head_dim]`."""
-        own = tokens[..., self.first : self.end, :]
-        return torch.cat([tokens[..., : self.shared, :], own], dim=-2) if self.shared else own
-
-    def rows(self, tokens: Tensor, kv_heads: int) -> Tensor:
-        """Those of `tokens` `[heads, T, …]` that are queries of this block, `[kv_heads, group · queries, …]`."""
-        return tokens[:, self.queries].reshape(kv_heads, -1, tokens.shape[-1])
-
-    def add_seen(self, total: Tensor, shared: Tensor, change: Tensor) -> None:
-        """Add `change` `[..., keys, head_dim]` to what `seen` took it from; `shared` gets the shared tokens' part."""
-        if self.shared:
-            shared += change[..., : self.shared, :].to(shared.dtype)
-        total[..., self.first : self.end, :] += change[..., self.shared :, :]
+        out = _segment_by_segment(query, key, value, layout)
+    return out, None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,100 +110,129 @@ class _Layout:
     window: int | None
     scale: float
 
-    def blocks(self, size: int | None = BLOCK) -> Iterator[_Block]:
-        """All queries in blocks of at most `size`, each within one segment; None: a segment is a block."""
-        for number, (first, end) in enumerate(zip(self.bounds, self.bounds[1:], strict=False)):
-            shared = self.shared if number else 0
-            for start in range(first, end, size or max(1, end - first)):
-                yield _Block(first, start, min(end, start + (size or end)), shared)
+    def parts(self) -> Iterator[tuple[slice, RowBlocks]]:
+        """Tokens that see only each other; then, if there are any, those that see what is shared before their own."""
+        lengths = tuple(end - first for first, end in pairwise(self.bounds))
+        if not self.shared:
+            yield slice(0, self.bounds[-1]), row_blocks(lengths, 0)
+            return
+        yield slice(0, self.shared), row_blocks(lengths[:1], 0)
+        if len(lengths) > 1:
+            yield slice(self.shared, self.bounds[-1]), row_blocks(lengths[1:], self.shared)
 
 
 class _PackedAttention(torch.autograd.Function):
+    """From Q, K and V to `[1, T, heads, head_dim]`, on a CPU."""
+
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: _Layout) -> Tensor:
-        batch, heads, tokens, _ = query.shape
-        out = query.new_empty(batch, tokens, heads, value.shape[3]).transpose(1, 2)
-        scores = _Scores(query[0], key[0], layout)
-        for block in layout.blocks():
-            if query.dtype.itemsize > 2:
-                out[:, :, block.queries] = _attend(query, key, value, block, layout)
-            else:
-                p, values = scores.probabilities(block), block.seen(value[0])
-                out[0, :, block.queries] = torch.bmm(p, values).view(heads, block.size, -1)
+        query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        out = query.new_empty(*query.shape[:2], value.shape[2])
+        for tokens, rows in layout.parts():
+            part = _Part(query[tokens], key, value, tokens, rows, layout)
+            out[tokens] = rows.tokens(part.attended(), query.shape[1])
         ctx.save_for_backward(query, key, value)
         ctx.layout = layout
-        return out
+        return out[None]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        query, key, value = (tensor[0] for tensor in ctx.saved_tensors)
+        query, key, value = ctx.saved_tensors
         layout: _Layout = ctx.layout
-        dout = grads[0][0]
         dquery, dkey, dvalue = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        wide = torch.promote_types(key.dtype, torch.float32)  # for what many segments add to
-        dkey_shared, dvalue_shared = (torch.zeros_like(t[:, : layout.shared], dtype=wide) for t in (dkey, dvalue))
-        scores = _Scores(query, key, layout)
-        for block in layout.blocks():
-            dq, dk, dv = _gradients(query, key, value, dout, block, scores)
-            dquery[:, block.queries] = dq
-            block.add_seen(dkey, dkey_shared, dk)
-            block.add_seen(dvalue, dvalue_shared, dv)
-        dkey[:, : layout.shared] += dkey_shared.to(key.dtype)
-        dvalue[:, : layout.shared] += dvalue_shared.to(value.dtype)
-        return dquery[None], dkey[None], dvalue[None], None
+        for tokens, rows in layout.parts():
+            part = _Part(query[tokens], key, value, tokens, rows, layout)
+            dq, dk, dv = part.gradients(rows.blocks(grads[0][0, tokens], key.shape[1]))
+            dquery[tokens] = rows.tokens(dq, query.shape[1])
+            for total, change in ((dkey, dk), (dvalue, dv)):
+                own, past = rows.unkeyed(change)
+                total[tokens] = own
+                total[: rows.past] += past
+        return dquery.transpose(0, 1)[None], dkey.transpose(0, 1)[None], dvalue.transpose(0, 1)[None], None
 
 
-class _Scores:
-    """What all blocks of `query` `[heads, T, head_dim]` and `key` `[kv_heads, T, head_dim]` need for their P."""
+class _Part:
+    """Tokens of `rows` and all that they see, laid out in blocks."""
 
-    def __init__(self, query: Tensor, key: Tensor, layout: _Layout) -> None:
-        self.layout, self._dtype = layout, query.dtype
-        wide = torch.promote_types(query.dtype, torch.float32)
-        self._query, self._key = query.to(wide), key.to(wide)
+    def __init__(self, query: Tensor, key: Tensor, value: Tensor, tokens: slice, rows: RowBlocks, layout: _Layout):
+        self.q = rows.blocks(query, key.shape[1])
+        self.k, self.v = (rows.keys(seen[tokens], seen[: rows.past]) for seen in (key, value))
+        self.groups = list(rows.groups(layout.window))
+        self.window, self.scale = layout.window, layout.scale
 
-    def probabilities(self, block: _Block) -> Tensor:
-        """`[kv_heads, group · queries, keys]` in the dtype of the queries."""
-        keys = block.seen(self._key)
-        mask = _mask(block, self.layout.window, keys.dtype, keys.device).repeat(len(self._query) // len(keys), 1)
-        rows = block.rows(self._query, len(keys))
-        scores = torch.baddbmm(mask, rows, keys.transpose(1, 2), alpha=self.layout.scale)
-        return torch.softmax(scores, dim=-1).to(self._dtype)
+    def attended(self) -> Tensor:
+        """`[blocks, kv_heads, BLOCK · group, head_dim]`."""
+        out = self.q.new_empty(*self.q.shape[:3], self.v.shape[3])
+        for group in self.groups:
+            v = _together(self.v[: group.rows, :, group.keys])
+            torch.bmm(self._probabilities(group), v, out=_together(out[group.blocks]))
+        return out
 
+    def gradients(self, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """∂L of `q`, `k` and `v`, from that of what `attended` returns."""
+        dq, dk, dv = torch.empty_like(self.q), torch.zeros_like(self.k), torch.zeros_like(self.v)
+        for group in self.groups:
+            q, do = _together(self.q[group.blocks]), _together(dout[group.blocks])
+            k, v = (_together(seen[: group.rows, :, group.keys]).contiguous() for seen in (self.k, self.v))
+            p = self._probabilities(group)
+            dp = torch.bmm(do, v.transpose(1, 2))
+            ds = torch._softmax_backward_data(dp, p, -1, dp.dtype)
+            torch.bmm(ds, k, out=_together(dq[group.blocks]))
+            for total, wanted in ((dk, torch.bmm(ds.transpose(1, 2), q)), (dv, torch.bmm(p.transpose(1, 2), do))):
+                total[: group.rows, :, group.keys] += wanted.view(group.rows, -1, *wanted.shape[1:])
+        return dq.mul_(self.scale), dk.mul_(self.scale), dv
 
-def _gradients(
-    query: Tensor, key: Tensor, value: Tensor, dout: Tensor, block: _Block, scores: _Scores
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dQ `[heads, queries, head_dim]`, dK and dV `[kv_heads, keys, head_dim]` of one block, as written above."""
-    keys, values, scale = block.seen(key), block.seen(value), scores.layout.scale
-    rows, drows = block.rows(query, len(keys)), block.rows(dout, len(keys))
-    p = scores.probabilities(block)
-    dv = torch.bmm(p.transpose(1, 2), drows)
-    dp = torch.bmm(drows, values.transpose(1, 2))
-    ds = torch._softmax_backward_data(dp, p, -1, dp.dtype)
-    dq = torch.bmm(ds, keys).mul_(scale).view(len(query), block.size, -1)
-    return dq, torch.bmm(ds.transpose(1, 2), rows).mul_(scale), dv
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, block: _Block, layout: _Layout) -> Tensor:
-    """`[1, heads, queries, head_dim]`, by torch's own attention."""
-    q, k, v = query[:, :, block.queries], block.seen(key), block.seen(value)
-    is_plain = block.size == block.keys and layout.window is None
-    mask = None if is_plain else _mask(block, layout.window, query.dtype, query.device)
-    grouped = query.shape[1] != key.shape[1]
-    return scaled_dot_product_attention(q, k, v, mask, is_causal=is_plain, scale=layout.scale, enable_gqa=grouped)
-
-
-def _mask(block: _Block, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`[queries, keys]`: 0 where a query of `block` sees a key, else −∞; a view."""
-    rows, columns = (-(-size // 512) * 512 if size > BLOCK else BLOCK for size in (block.size, block.keys))
-    whole = _corner(rows, max(columns, rows), window, dtype, device)
-    return whole[whole.shape[0] - block.size :, whole.shape[1] - block.keys :]
+    def _probabilities(self, group: Group) -> Tensor:
+        """`[rows · kv_heads, BLOCK · group, keys]` in the dtype of the queries."""
+        q, k = _together(self.q[group.blocks]), _together(self.k[: group.rows, :, group.keys])
+        wide = torch.promote_types(q.dtype, torch.float32)
+        k = k.to(wide, memory_format=torch.contiguous_format)
+        scores = q.new_empty(len(q), q.shape[1], k.shape[1], dtype=wide)
+        with _products_in_bf16(if_exact_for=q.dtype):
+            scores.baddbmm_(q.to(wide), k.transpose(1, 2), beta=0, alpha=self.scale)
+        columns = k.shape[1] if self.window else BLOCK  # without a window, all that lies left of the block is seen
+        scores[:, :, -columns:] += _mask(BLOCK, columns, q.shape[1] // BLOCK, self.window, wide, q.device)
+        return torch.softmax(scores, dim=-1).to(q.dtype)
 
 
-@functools.lru_cache(maxsize=16)
-def _corner(rows: int, columns: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The lower right corner of a causal mask without end: what smaller blocks see lies in its own corner."""
-    query = torch.arange(rows, device=device)[:, None] + columns - rows
-    distance = query - torch.arange(columns, device=device)
-    hidden = (distance < 0) | (distance >= (window or columns + rows))
-    return torch.zeros(rows, columns, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+def _together(tensor: Tensor) -> Tensor:
+    """Rows and heads as one: `[rows · kv_heads, …]`, a view."""
+    return tensor.flatten(0, 1)
+
+
+@contextmanager
+def _products_in_bf16(*, if_exact_for: torch.dtype) -> Iterator[None]:
+    """Inside, products of fp32 factors may take these as bf16, on processors that multiply it; sums stay in fp32."""
+    settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = settings.fp32_precision
+    if if_exact_for == torch.bfloat16:
+        settings.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+def _segment_by_segment(query: Tensor, key: Tensor, value: Tensor, layout: _Layout) -> Tensor:
+    """`[1, T, heads, head_dim]`, by torch's own attention."""
+    is_grouped = query.shape[1] != key.shape[1]
+    parts = []
+    for first, end in pairwise(layout.bounds):
+        past = layout.shared if first else 0
+        k, v = (torch.cat([seen[:, :, :past], seen[:, :, first:end]], dim=2) for seen in (key, value))
+        is_plain = not past and layout.window is None
+        mask = None if is_plain else _mask(end - first, k.shape[2], 1, layout.window, query.dtype, query.device)
+        q = query[:, :, first:end]
+        parts.append(
+            scaled_dot_product_attention(q, k, v, mask, is_causal=is_plain, scale=layout.scale, enable_gqa=is_grouped)
+        )
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+
+
+@functools.lru_cache(maxsize=64)
+def _mask(queries: int, keys: int, group: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`[queries · group, keys]`: 0 where a query sees a key, else −∞; the last query sees the last key."""
+    query = torch.arange(queries, device=device).repeat_interleave(group)[:, None] + keys - queries
+    distance = query - torch.arange(keys, device=device)
+    hidden = (distance < 0) | (distance >= (window or keys + 1))
+    return torch.zeros(queries * group, keys, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))

@@ -52,6 +52,18 @@ def test_a_packed_batch_can_be_unpacked_again() -> None:
     assert batch.tokens.shape == batch.positions.shape == batch.labeled.shape == (1, 14)
 
 
+def test_several_rows_are_filled_up_to_an_even_number_with_tokens_that_have_no_label_and_come_last() -> None:
+    rows = random_rows([150, 161])
+    batch = pack(rows, CPU)
+    assert batch.tokens.shape == batch.positions.shape == batch.labeled.shape == (1, 320)
+    assert batch.bounds.tolist() == [0, 150, 320] and not batch.labeled[0, 311:].any()
+    assert batch.tokens[0, :311].tolist() == [token for row in rows for token in row.tokens]
+    assert batch.positions[0].tolist() == [*range(150), *range(161), *[0] * 9]
+    assert pack(rows[:1] + random_rows([162]), CPU).bounds[-1] == 312 + 8
+    assert pack(random_rows([311]), CPU).bounds[-1] == 311  # a row alone stays as it is
+    assert pack(random_rows([50, 61]), CPU).bounds[-1] == 111  # little gains little
+
+
 beginnings = st.lists(st.integers(0, 1), min_size=0, max_size=2 * WORTH_SHARING)
 shared_rows = st.lists(
     st.tuples(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(0, 12)), min_size=1, max_size=5

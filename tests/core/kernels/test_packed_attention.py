@@ -10,6 +10,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from core.kernels import packed_attention
 from core.kernels.packed_attention import packed_attention as attend
+from core.kernels.row_blocks import BLOCK
 from core.models.load import LoadedModel
 from tests.core.tiny import packed_inputs, packed_logits, plain_logits, random_rows
 
@@ -42,7 +43,7 @@ def dense(
     return (torch.softmax(scores, dim=-1) @ value).transpose(1, 2)
 
 
-@pytest.mark.parametrize("lengths", [(11,), (1, 1, 1), (5, 1, 9, 3), (packed_attention.BLOCK + 5, 600)])
+@pytest.mark.parametrize("lengths", [(11,), (1, 1, 1), (5, 1, 9, 3), (2 * BLOCK + 5, 600)])
 @pytest.mark.parametrize("kv_heads", [1, 2, HEADS])
 @pytest.mark.parametrize("window", [None, 1, 4, 100])
 @pytest.mark.parametrize("is_shared", [False, True])
