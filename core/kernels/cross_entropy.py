@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 CHUNK_ROWS = 256
-_WIDE_BYTES = 8 * 2**20  # of the fp32 buffer, at least one row
+_WIDE_BYTES = 16 * 2**20  # of the fp32 buffer, for at least one row's logits and their softmax
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -36,8 +36,8 @@ class _FrozenHeadLoss(torch.autograd.Function):
         wide = torch.promote_types(hidden.dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=hidden.device)
         dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        rows = max(1, _WIDE_BYTES // (weight.shape[0] * wide.itemsize))
-        buffer = hidden.new_empty(min(rows, len(hidden)), weight.shape[0], dtype=wide)
+        rows = max(1, _WIDE_BYTES // (2 * weight.shape[0] * wide.itemsize))
+        buffer = hidden.new_empty(2, min(rows, len(hidden)), weight.shape[0], dtype=wide)
         for chunk in _slices(len(hidden), CHUNK_ROWS):
             logits = hidden[chunk] @ weight.t()  # [chunk, V]
             for part in _slices(len(logits), rows):
@@ -59,13 +59,12 @@ def _slices(length: int, size: int) -> list[slice]:
 
 def _loss(logits: Tensor, labels: Tensor, buffer: Tensor, *, is_gradient_wanted: bool) -> Tensor:
     """The summed loss of some rows; their `logits` become softmax − onehot where the gradient is wanted."""
-    scores, labels = buffer[: len(logits)].copy_(logits), labels[:, None]
-    chosen = scores.gather(1, labels)
-    largest = scores.amax(dim=1, keepdim=True)
-    norm = scores.sub_(largest).exp_().sum(dim=1, keepdim=True)
+    scores, p, labels = buffer[0, : len(logits)].copy_(logits), buffer[1, : len(logits)], labels[:, None]
+    largest, chosen = scores.amax(dim=1, keepdim=True), scores.gather(1, labels)
+    torch.softmax(scores, dim=1, out=p)
+    norm = p.amax(dim=1, keepdim=True).reciprocal()  # Σ exp(z − largest), of which the largest is 1
     if is_gradient_wanted:
-        scores.mul_(norm.reciprocal()).scatter_add_(1, labels, torch.full_like(chosen, -1.0))
-        logits.copy_(scores)
+        logits.copy_(p.scatter_add_(1, labels, torch.full_like(chosen, -1.0)))
     return (norm.log() + largest - chosen).sum()
 
 

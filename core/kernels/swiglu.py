@@ -6,7 +6,7 @@
 
 Written as plain operations, autograd keeps G, U and silu(G), and the layer behind keeps H: four tensors of the width
 of the hidden units, the widest of the block. Here G and U are kept, and H is marked as computed again from them
-(`core.kernels.recompute`).
+(`core.kernels.recompute`); silu(G), which that takes, is then there for dU too.
 """
 
 from __future__ import annotations
@@ -22,22 +22,37 @@ from core.kernels.recompute import remember
 
 class _Swiglu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: _Activation) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return _gated(gate, up)
+        ctx.activation = activation
+        return silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         gate, up = ctx.saved_tensors
         dgate = torch.ops.aten.silu_backward(grads[0] * up, gate)
-        return dgate, silu(gate).mul_(grads[0])
+        return dgate, ctx.activation.take(gate).mul_(grads[0]), None
+
+
+class _Activation:
+    """silu(G), kept from when H is computed again until the gradients right behind it are formed."""
+
+    def __init__(self) -> None:
+        self._value: Tensor | None = None
+
+    def take(self, gate: Tensor) -> Tensor:
+        """It, and no more kept."""
+        value, self._value = self._value, None
+        return silu(gate) if value is None else value
+
+    def product(self, gate: Tensor, up: Tensor) -> Tensor:
+        """H."""
+        self._value = silu(gate)
+        return self._value * up
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) ⊙ up, both `[..., f]` in one dtype, which is the result's."""
-    product: Tensor = _Swiglu.apply(gate, up)  # type: ignore[no-untyped-call]
-    return remember(product, _gated, gate, up)
-
-
-def _gated(gate: Tensor, up: Tensor) -> Tensor:
-    return silu(gate).mul_(up)
+    activation = _Activation()
+    product: Tensor = _Swiglu.apply(gate, up, activation)  # type: ignore[no-untyped-call]
+    return remember(product, activation.product, gate, up)

@@ -26,8 +26,17 @@ CHILD_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETR
 # How long a thread of torch spins before it sleeps. GNU OpenMP's default is milliseconds, in which a browser or
 # another run on the same cores is kept waiting, and then keeps us waiting. And how many kinds of matrix product oneDNN
 # keeps the code of: every length of a batch is a kind, each takes 0.6 MB and a fifth of a millisecond to make, and its
-# default of 1024 grows a run by as many MB. A setting of the person's own wins.
-TUNING = {"GOMP_SPINCOUNT": "20000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "192"}
+# default of 1024 grows a run by as many MB. And how glibc hands out memory: in huge pages where the kernel has them to
+# give, and kept from one step for the next; else a step spends a twentieth of its time on being given pages of 4 KB,
+# which it then gives back. A setting of the person's own wins.
+TUNING = {
+    "GOMP_SPINCOUNT": "20000",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "192",
+    "GLIBC_TUNABLES": ":".join(
+        f"glibc.malloc.{name}={value}"
+        for name, value in (("hugetlb", 1), ("mmap_threshold", 32 * 2**20), ("trim_threshold", 2**30))
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
