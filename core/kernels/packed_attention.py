@@ -10,16 +10,13 @@ values in front of its own (`shared_tokens` = n₁). The gradients of those keys
 is exact as long as no token of the beginning has a label, which whoever packs the batch sees to.
 
 On a CPU queries are taken in blocks; keys to the right of a block, or to the left of its window, are not read at all.
-All is small matrix products, which a CPU is best at. The probabilities are computed again in the backward pass rather
-than kept. With Q, K, V and dO = ∂L/∂O of one block:
+All is matrix products, which a CPU is best at, of many rows' blocks at once (`core.kernels.row_blocks`). Heads that
+share a key are rows of one product. The probabilities are computed again in the backward pass rather than kept. With
+Q, K, V and dO = ∂L/∂O of one block:
 
     P  = softmax(s · Q Kᵀ + mask)         O = P V
     dV = Pᵀ dO                            dP = dO Vᵀ              dS = P ⊙ (dP − Σ_keys P ⊙ dP)
     dQ = s · dS K                         dK = s · dSᵀ Q
-
-Heads that share a key are rows of one product: queries lie as `[kv_heads, T · group, head_dim]`, so that a block of
-them is a slice, and nothing is copied for it. For the same reason keys and values are laid out as the segments see
-them, the shared ones once more in front of each.
 
 Scores and their softmax are in fp32, whatever the rest is kept in; P is rounded once. Numbers that came from bf16 may
 go back to it inside the product of Q and K: nothing is lost, its sums are in fp32 all the same, and a processor that
@@ -229,7 +226,7 @@ def _segment_by_segment(query: Tensor, key: Tensor, value: Tensor, layout: _Layo
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def _mask(queries: int, keys: int, group: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`[queries · group, keys]`: 0 where a query sees a key, else −∞; the last query sees the last key."""
     query = torch.arange(queries, device=device).repeat_interleave(group)[:, None] + keys - queries
