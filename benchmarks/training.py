@@ -13,7 +13,8 @@ each round before its median.
   step warms up and is not among them.
 - *peak memory*: the largest resident memory of the process, loading and saving included.
 - *TRL at its best*: of the settings in `benchmarks.instruments.trl_settings` that train the same, the one with the most
-  tokens a second in a short run.
+  tokens a second in a short run. Grouped by length, TRL begins with the longest rows: what is measured of that
+  are large batches with hardly any filling, and the memory that these take.
 - *losses*: of the first steps of both, from the same weights on the same rows. They differ by rounding.
 
 The order of rows is that of `SEED`, under which the measured steps are filled up about as much as an epoch is.

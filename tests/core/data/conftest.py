@@ -1,4 +1,4 @@
-"""Files that a test describes."""
+"""Files that a test describes, and the starter's tokenizer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from tests.core.data.samples import Writer
 
@@ -20,3 +21,16 @@ def write(tmp_path: Path) -> Writer:
         return path
 
     return to_file
+
+
+@pytest.fixture(scope="module")
+def shared_tokenizer(starter_folder: Path) -> Any:
+    return AutoTokenizer.from_pretrained(starter_folder)
+
+
+@pytest.fixture
+def tokenizer(shared_tokenizer: Any) -> Any:
+    """The starter's: ChatML, with a system message of its own where none is given."""
+    template = shared_tokenizer.chat_template
+    yield shared_tokenizer
+    shared_tokenizer.chat_template = template

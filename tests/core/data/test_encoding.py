@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from core.data.encoding import IGNORE, Row, encode
 from core.data.records import Conversation, Message, Passage, Record
@@ -16,19 +14,6 @@ from core.errors import DataError
 from tests.core.tiny import conversation
 
 LONG = 10**6
-
-
-@pytest.fixture(scope="module")
-def shared_tokenizer(starter_folder: Path) -> Any:
-    return AutoTokenizer.from_pretrained(starter_folder)
-
-
-@pytest.fixture
-def tokenizer(shared_tokenizer: Any) -> Any:
-    """The starter's: ChatML, with a system message of its own where none is given."""
-    template = shared_tokenizer.chat_template
-    yield shared_tokenizer
-    shared_tokenizer.chat_template = template
 
 
 def encoded(tokenizer: Any, record: Record, max_tokens: int = LONG) -> Row:

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from core.data.records import Conversation, Message
 from core.data.templates import PLAIN_TEMPLATE, ChatTemplate, render
@@ -67,18 +65,6 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.samp
 ROLES = st.sampled_from(["system", "user", "assistant"])
 MESSAGES = st.lists(st.builds(Message, role=ROLES, content=TEXTS), min_size=1, max_size=6)
 TURNS = st.tuples(st.none() | TEXTS, st.lists(TEXTS, min_size=2, max_size=6))
-
-
-@pytest.fixture(scope="module")
-def shared_tokenizer(starter_folder: Path) -> Any:
-    return AutoTokenizer.from_pretrained(starter_folder)
-
-
-@pytest.fixture
-def tokenizer(shared_tokenizer: Any) -> Any:
-    template = shared_tokenizer.chat_template
-    yield shared_tokenizer
-    shared_tokenizer.chat_template = template
 
 
 def outcome(text: Any) -> str:
