@@ -72,6 +72,7 @@ class QuantizedLinear(nn.Module):
 
     def __init__(self, layer: nn.Module, config: QuantConfig) -> None:
         super().__init__()
+        self.training = layer.training
         weight = _matrix(layer)
         self.out_features, self.in_features = weight.shape
         self.bias: nn.Parameter | None = layer.bias  # type: ignore[assignment]

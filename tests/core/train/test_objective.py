@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -8,11 +9,13 @@ from torch import Tensor, nn
 
 from core.adapters.inject import activate, inject, lora_layers
 from core.adapters.linear import LoraLinear
-from core.config import LoraConfig
+from core.config import LoraConfig, QuantConfig
 from core.data.batching import micro_batches, pack
 from core.data.encoding import IGNORE, Row
 from core.kernels.cross_entropy import CHUNK_ROWS
+from core.models.linears import find_linears
 from core.models.load import LoadedModel, head_weight
+from core.models.quantize import quantize_linears
 from core.train import objective
 from core.train.objective import summed_loss
 from tests.core.tiny import VOCABULARY, adapt, padded_loss, random_rows
@@ -65,7 +68,13 @@ def test_a_step_whose_rows_share_their_beginning_equals_the_padded_one(
     assert_close(our_gradients, their_gradients)
 
 
-def test_rows_do_not_share_where_each_draws_its_own_dropout(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_rows_do_not_share_where_each_draws_its_own_dropout(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch, bits: Literal[4, 8, 16]
+) -> None:
+    if bits < 16:
+        layers = [shape.name for shape in find_linears(tiny.model)]
+        quantize_linears(tiny.model, layers, QuantConfig(bits=bits))
     seen: list[int] = []
     pack_rows = objective.pack
     monkeypatch.setattr(objective, "pack", lambda *a, **k: seen.append((b := pack_rows(*a, **k)).shared) or b)
