@@ -139,7 +139,7 @@ class _PackedAttention(torch.autograd.Function):
         dquery, dkey, dvalue = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         for tokens, rows in layout.parts():
             part = _Part(query[tokens], key, value, tokens, rows, layout)
-            dq, dk, dv = part.gradients(rows.blocks(grads[0][0, tokens], key.shape[1]))
+            dq, dk, dv = part.gradients(rows.blocks(grads[0][0, tokens], key.shape[1], is_gradient=True))
             dquery[tokens] = rows.tokens(dq, query.shape[1])
             for total, change in ((dkey, dk), (dvalue, dv)):
                 own, past = rows.unkeyed(change)

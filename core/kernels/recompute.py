@@ -41,6 +41,23 @@ class Kept:
         self._readers += 1
 
 
+class Aside:
+    """What a recomputation formed on its way, kept for the gradient that is formed right behind it."""
+
+    def __init__(self) -> None:
+        self._value: Tensor | None = None
+
+    def put(self, value: Tensor) -> Tensor:
+        """Keep `value`, which is returned."""
+        self._value = value
+        return value
+
+    def take(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What was put here, and no longer kept; else `compute()`."""
+        value, self._value = self._value, None
+        return compute() if value is None else value
+
+
 def remember(x: Tensor, compute: Callable[..., Tensor], *sources: Tensor) -> Tensor:
     """`x`, marked as `compute(*sources)`, which gives it bit for bit and runs without autograd."""
     x.recipe = (Kept(compute), sources)  # type: ignore[attr-defined]

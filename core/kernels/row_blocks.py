@@ -10,8 +10,9 @@ rows that have one are multiplied at once, and rows that have more blocks come f
       j = 1   row a │ row b                       b   past │ 0 … BLOCK │ … 2 BLOCK │
       j = 2   row a                               c   past │ 0 … BLOCK │           │
 
-What a row lacks to a whole block is filled with zeros. A filled key lies to the right of all true queries, so a causal
-mask hides it; a filled query has no gradient.
+What a row lacks to a whole block is filled with copies of some token, which costs nothing beside laying the others out.
+A filled key lies to the right of all true queries, so a causal mask hides it; what a filled query attends to is dropped,
+and its gradient is 0.
 """
 
 from __future__ import annotations
@@ -41,13 +42,19 @@ class RowBlocks:
 
     Attributes:
         query_places: `[T]`, the place of each token among all queries of all blocks.
-        key_places: `[T]`, its place among all keys of all rows.
+        query_tokens: the other way around, `[blocks · BLOCK]`; a token's number stands in its place and in filled ones.
+        filled: the places of queries that are no token's.
+        key_places: `[T]`, the place of each token among all keys of all rows.
+        key_tokens: the other way around, `[rows · width]`.
         counts: n_j, of how many rows there is a j-th block.
         past: keys before each row.
     """
 
     query_places: Tensor
+    query_tokens: Tensor
+    filled: Tensor
     key_places: Tensor
+    key_tokens: Tensor
     counts: tuple[int, ...]
     past: int
 
@@ -60,10 +67,11 @@ class RowBlocks:
             yield Group(slice(first, first + count), count, slice(left, end))
             first += count
 
-    def blocks(self, tokens: Tensor, kv_heads: int) -> Tensor:
+    def blocks(self, tokens: Tensor, kv_heads: int, *, is_gradient: bool = False) -> Tensor:
         """`[T, heads, head_dim]` as `[blocks, kv_heads, BLOCK · group, head_dim]`: heads that share a key are rows."""
-        flat = tokens.new_zeros(sum(self.counts) * BLOCK, *tokens.shape[1:])
-        flat.index_copy_(0, self.query_places, tokens)
+        flat = tokens.index_select(0, self.query_tokens)
+        if is_gradient:
+            flat.index_fill_(0, self.filled, 0)
         by_head = flat.view(-1, BLOCK, kv_heads, tokens.shape[1] // kv_heads, tokens.shape[2]).transpose(1, 2)
         return by_head.contiguous().flatten(2, 3)
 
@@ -77,8 +85,7 @@ class RowBlocks:
         """`[T, kv_heads, head_dim]` and what lies before each row, `[past, kv_heads, head_dim]`, as
         `[rows, kv_heads, past + counted, head_dim]`.
         """
-        flat = own.new_zeros(self.counts[0] * self._width, *own.shape[1:])
-        flat.index_copy_(0, self.key_places, own)
+        flat = own.index_select(0, self.key_tokens)
         rows = flat.view(self.counts[0], self._width, *own.shape[1:])
         rows[:, : self.past] = past
         return rows.transpose(1, 2).contiguous()
@@ -106,4 +113,15 @@ def row_blocks(lengths: Sequence[int], past: int) -> RowBlocks:
     first = torch.tensor(firsts)
     queries = [(first[t // BLOCK] + ranks[row]) * BLOCK + t % BLOCK for row, t in enumerate(at)]
     keys = [ranks[row] * width + past + t for row, t in enumerate(at)]
-    return RowBlocks(torch.cat(queries), torch.cat(keys), counts, past)
+    query_places, key_places = torch.cat(queries), torch.cat(keys)
+    query_tokens, filled = _inverse(query_places, sum(counts) * BLOCK)
+    key_tokens, _ = _inverse(key_places, counts[0] * width)
+    return RowBlocks(query_places, query_tokens, filled, key_places, key_tokens, counts, past)
+
+
+def _inverse(places: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Which token lies in each of `count` places, the first one in those that are left over; and those."""
+    tokens = torch.full((count,), -1)
+    tokens[places] = torch.arange(len(places))
+    filled = (tokens < 0).nonzero()[:, 0]
+    return tokens.clamp_(min=0), filled

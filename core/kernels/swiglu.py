@@ -11,18 +11,19 @@ of the hidden units, the widest of the block. Here G and U are kept, and H is ma
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from core.kernels.recompute import remember
+from core.kernels.recompute import Aside, remember
 
 
 class _Swiglu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: _Activation) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: Aside) -> Tensor:
         ctx.save_for_backward(gate, up)
         ctx.activation = activation
         return silu(gate).mul_(up)
@@ -31,28 +32,15 @@ class _Swiglu(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         gate, up = ctx.saved_tensors
         dgate = torch.ops.aten.silu_backward(grads[0] * up, gate)
-        return dgate, ctx.activation.take(gate).mul_(grads[0]), None
-
-
-class _Activation:
-    """silu(G), kept from when H is computed again until the gradients right behind it are formed."""
-
-    def __init__(self) -> None:
-        self._value: Tensor | None = None
-
-    def take(self, gate: Tensor) -> Tensor:
-        """It, and no more kept."""
-        value, self._value = self._value, None
-        return silu(gate) if value is None else value
-
-    def product(self, gate: Tensor, up: Tensor) -> Tensor:
-        """H."""
-        self._value = silu(gate)
-        return self._value * up
+        return dgate, ctx.activation.take(lambda: silu(gate)).mul_(grads[0]), None
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) ⊙ up, both `[..., f]` in one dtype, which is the result's."""
-    activation = _Activation()
+    activation = Aside()
     product: Tensor = _Swiglu.apply(gate, up, activation)  # type: ignore[no-untyped-call]
-    return remember(product, activation.product, gate, up)
+    return remember(product, functools.partial(_product, activation), gate, up)
+
+
+def _product(activation: Aside, gate: Tensor, up: Tensor) -> Tensor:
+    return activation.put(silu(gate)) * up

@@ -19,9 +19,10 @@ def numbers(tokens: int, heads: int) -> Tensor:
 @given(lengths=rows_of, kv_heads=st.integers(1, 3), group=st.integers(1, 3))
 def test_every_token_lies_in_one_block_and_comes_back(lengths: list[int], kv_heads: int, group: int) -> None:
     layout, tokens = row_blocks(tuple(lengths), 0), numbers(sum(lengths), kv_heads * group)
-    blocks = layout.blocks(tokens, kv_heads)
+    blocks, gradients = (layout.blocks(tokens, kv_heads, is_gradient=which) for which in (False, True))
     assert blocks.shape[1:] == (kv_heads, BLOCK * group, 2)
-    assert blocks.sum() == tokens.sum() and (blocks != 0).sum() == tokens.numel()
+    assert gradients.sum() == tokens.sum() and (gradients != 0).sum() == tokens.numel()
+    assert torch.equal(torch.where(gradients != 0, blocks, 0), gradients)
     assert torch.equal(layout.tokens(blocks, kv_heads * group), tokens)
 
 
@@ -31,7 +32,7 @@ def test_a_block_holds_one_row_s_queries_beside_that_row_s_keys(
 ) -> None:
     layout, tokens = row_blocks(tuple(lengths), past), numbers(sum(lengths), 1)
     before = -numbers(past, 1)
-    queries, keys = layout.blocks(tokens, 1)[:, 0], layout.keys(tokens, before)[:, 0]
+    queries, keys = layout.blocks(tokens, 1, is_gradient=True)[:, 0], layout.keys(tokens, before)[:, 0]
     row_at = dict(zip(tokens[:, 0, 0].tolist(), (row for row, n in enumerate(lengths) for _ in range(n)), strict=True))
     place = dict(zip(tokens[:, 0, 0].tolist(), (at for n in lengths for at in range(n)), strict=True))
     seen = 0
@@ -41,19 +42,20 @@ def test_a_block_holds_one_row_s_queries_beside_that_row_s_keys(
             wanted = [*before.tolist(), *tokens[[row == row_at[first] for row in row_at.values()]].tolist()]
             end = past + int(place[first]) + BLOCK
             start = 0 if window is None else max(0, past + int(place[first]) - window + 1)
-            here = [[pair] for pair in own.tolist() if pair[0] != 0]
-            assert here == wanted[start:end]
+            assert own[: len(wanted[start:end])].tolist() == [pair for [pair] in wanted[start:end]]
             seen += int((block[:, 0] != 0).sum())
     assert seen == sum(lengths)
 
 
 @pytest.mark.parametrize("past", [0, 4])
 def test_gradients_go_back_to_where_the_keys_came_from(past: int) -> None:
-    """⟨keys(x), y⟩ = ⟨x, unkeyed(y)⟩ for every y: one is the other's transpose."""
+    """⟨keys(x), y⟩ = ⟨x, unkeyed(y)⟩ for every y that is 0 where no key is: one is the other's transpose."""
     layout = row_blocks((BLOCK + 3, 7, 1), past)
     own, before = torch.randn(BLOCK + 11, 2, 3).double(), torch.randn(past, 2, 3).double()
     laid = layout.keys(own, before)
-    y = torch.randn_like(laid)
+    is_key = torch.zeros(laid.shape[0] * laid.shape[2]).index_fill_(0, layout.key_places, 1).view(laid.shape[0], -1)
+    is_key[:, :past] = 1
+    y = torch.randn_like(laid) * is_key[:, None, :, None]
     down, down_before = layout.unkeyed(y)
     assert torch.allclose((laid * y).sum(), (own * down).sum() + (before * down_before).sum())
 
