@@ -18,7 +18,8 @@ Nothing else is in it: no norm, rotation, softmax, activation, optimizer or copy
 are compared with what the formula says that a step needs (`benchmarks.instruments.flops`): a step that does more than
 it must would raise its own floor. What the time goes to is told by PyTorch's profiler (`benchmarks.instruments.costs`).
 
-Each precision has a process of its own.
+Each precision has a process of its own, in which steps and products are timed in turns; the middle of the rounds'
+fractions is given, with what was measured in that round.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from benchmarks.instruments.process import measured
 from benchmarks.results import keep
 
 # Eight rows of `benchmarks.workload` whose Σ S and Σ S² are those of its mean batch.
-STEP = {"rows": 8, "seed": 3, "rank": 16, "rounds": 3, "steps": 4}
+STEP = {"rows": 8, "seed": 3, "rank": 16, "rounds": 9, "steps": 2}
 QUICK = {"rows": 1, "seed": 0, "rank": 2, "rounds": 1, "steps": 1}
 BITS = {"bf16": 16, "fp32": 32}
 WASTE = 1.02  # of the formula's operations, above which the floor is too high

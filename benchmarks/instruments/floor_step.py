@@ -80,7 +80,11 @@ class Needed:
 
 
 def measure(given: dict[str, Any]) -> dict[str, Any]:
-    """The step's figures; steps and products are timed in turns, in rounds, so that both see the same machine."""
+    """The figures of the round whose fraction is the middle one.
+
+    In a round, steps and products are timed one behind the other. What one of these machines does in a second changes
+    by a third within minutes, so that the best of all rounds would be compared with steps of a slower machine.
+    """
     folder = ensure_starter(default_models_root(), lambda words: None)
     texts = [(row["instruction"], row["output"]) for row in rows(given["rows"], given["seed"])]
     config = our_config(rank=given["rank"], alpha=32, seed=0, batch_size=given["rows"], bits=given["bits"])
@@ -94,20 +98,21 @@ def measure(given: dict[str, Any]) -> dict[str, Any]:
         dtype = getattr(torch, run.started.compute_dtype)
         sizes = Sizes.read(folder)
         needed = Needed(products=recorded.counts, lengths=lengths, shared=shared, sizes=sizes, dtype=dtype)
-        seconds: list[float] = []
-        best: Best = {}
-        for _ in range(given["rounds"]):
-            seconds += [run.step().seconds for _ in range(given["steps"])]
-            best = {key: _least(taken, best.get(key, taken)) for key, taken in needed.best().items()}
-        return {**figures(needed, best, seconds), **check(needed, recorded, run), "costs": costs(run.step)}
+        rounds = [
+            figures(needed, [run.step().seconds for _ in range(given["steps"])], needed.best())
+            for _ in range(given["rounds"])
+        ]
+        middle = sorted(rounds, key=lambda figures: figures["fraction"])[len(rounds) // 2]
+        return {
+            **middle,
+            "fraction_by_round": [figures["fraction"] for figures in rounds],
+            **check(needed, recorded, run),
+            "costs": costs(run.step),
+        }
 
 
-def _least(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    return min(one[0], other[0]), min(one[1], other[1])
-
-
-def figures(needed: Needed, best: Best, seconds: list[float]) -> dict[str, Any]:
-    """What was measured beside the floor."""
+def figures(needed: Needed, seconds: list[float], best: Best) -> dict[str, Any]:
+    """What one round measured beside the floor."""
     sums, measured, tokens = needed.sums(best), statistics.median(seconds), sum(needed.lengths)
     return {
         "compute_dtype": str(needed.dtype).removeprefix("torch."),

@@ -11,8 +11,9 @@ is exact as long as no token of the beginning has a label, which whoever packs t
 
 On a CPU queries are taken in blocks; keys to the right of a block, or to the left of its window, are not read at all.
 All is matrix products, which a CPU is best at, of many rows' blocks at once (`core.kernels.row_blocks`). Heads that
-share a key are rows of one product. The probabilities are computed again in the backward pass rather than kept. With
-Q, K, V and dO = ∂L/∂O of one block:
+share a key are rows of one product. Probabilities of blocks that see few keys are kept for the backward pass, which
+costs no more than a constant a token; others would cost Σ S² of memory and are computed again. With Q, K, V and
+dO = ∂L/∂O of one block:
 
     P  = softmax(s · Q Kᵀ + mask)         O = P V
     dV = Pᵀ dO                            dP = dO Vᵀ              dS = P ⊙ (dP − Σ_keys P ⊙ dP)
@@ -48,6 +49,7 @@ from core.kernels.row_blocks import BLOCK, Group, RowBlocks, row_blocks
 NAME = "packed_rows"
 # What other attention functions know and we must not ignore: capped scores, attention sinks, relative bias.
 SCORE_CHANGES = ("softcap", "s_aux", "position_bias")
+KEPT_KEYS = 256  # to which a block's probabilities are kept: in rows of 200 tokens, 1 % of memory for 3 % of time
 
 
 def register() -> None:
@@ -125,21 +127,23 @@ class _PackedAttention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: _Layout) -> Tensor:
         query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         out = query.new_empty(*query.shape[:2], value.shape[2])
+        kept: list[Tensor] = []
         for tokens, rows in layout.parts():
             part = _Part(query[tokens], key, value, tokens, rows, layout)
-            out[tokens] = rows.tokens(part.attended(), query.shape[1])
-        ctx.save_for_backward(query, key, value)
+            out[tokens] = rows.tokens(part.attended(kept), query.shape[1])
+        ctx.save_for_backward(query, key, value, *kept)
         ctx.layout = layout
         return out[None]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        query, key, value = ctx.saved_tensors
+        query, key, value, *kept = ctx.saved_tensors
         layout: _Layout = ctx.layout
+        probabilities = iter(kept)
         dquery, dkey, dvalue = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         for tokens, rows in layout.parts():
             part = _Part(query[tokens], key, value, tokens, rows, layout)
-            dq, dk, dv = part.gradients(rows.blocks(grads[0][0, tokens], key.shape[1], is_gradient=True))
+            dq, dk, dv = part.gradients(rows.blocks(grads[0][0, tokens], key.shape[1], is_gradient=True), probabilities)
             dquery[tokens] = rows.tokens(dq, query.shape[1])
             for total, change in ((dkey, dk), (dvalue, dv)):
                 own, past = rows.unkeyed(change)
@@ -157,21 +161,23 @@ class _Part:
         self.groups = list(rows.groups(layout.window))
         self.window, self.scale = layout.window, layout.scale
 
-    def attended(self) -> Tensor:
-        """`[blocks, kv_heads, BLOCK · group, head_dim]`."""
+    def attended(self, kept: list[Tensor]) -> Tensor:
+        """`[blocks, kv_heads, BLOCK · group, head_dim]`; probabilities that `gradients` is to be given go to `kept`."""
         out = self.q.new_empty(*self.q.shape[:3], self.v.shape[3])
         for group in self.groups:
-            v = _together(self.v[: group.rows, :, group.keys])
-            torch.bmm(self._probabilities(group), v, out=_together(out[group.blocks]))
+            p, v = self._probabilities(group), _together(self.v[: group.rows, :, group.keys])
+            torch.bmm(p, v, out=_together(out[group.blocks]))
+            if _is_kept(group):
+                kept.append(p)
         return out
 
-    def gradients(self, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def gradients(self, dout: Tensor, kept: Iterator[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """∂L of `q`, `k` and `v`, from that of what `attended` returns."""
         dq, dk, dv = torch.empty_like(self.q), torch.zeros_like(self.k), torch.zeros_like(self.v)
         for group in self.groups:
             q, do = _together(self.q[group.blocks]), _together(dout[group.blocks])
             k, v = (_together(seen[: group.rows, :, group.keys]).contiguous() for seen in (self.k, self.v))
-            p = self._probabilities(group)
+            p = next(kept) if _is_kept(group) else self._probabilities(group)
             dp = torch.bmm(do, v.transpose(1, 2))
             ds = torch._softmax_backward_data(dp, p, -1, dp.dtype)
             torch.bmm(ds, k, out=_together(dq[group.blocks]))
@@ -190,6 +196,10 @@ class _Part:
         columns = k.shape[1] if self.window else BLOCK  # without a window, all that lies left of the block is seen
         scores[:, :, -columns:] += _mask(BLOCK, columns, q.shape[1] // BLOCK, self.window, wide, q.device)
         return torch.softmax(scores, dim=-1).to(q.dtype)
+
+
+def _is_kept(group: Group) -> bool:
+    return group.keys.stop - group.keys.start <= KEPT_KEYS
 
 
 def _together(tensor: Tensor) -> Tensor:

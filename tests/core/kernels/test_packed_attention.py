@@ -94,6 +94,32 @@ def test_gradients_are_those_of_finite_differences(shared: int) -> None:
     assert torch.autograd.gradcheck(attended, tensors(9, 2))
 
 
+@pytest.mark.parametrize("kept", [0, 10_000])
+def test_gradients_are_the_same_bits_whether_probabilities_are_kept_or_not(
+    kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradients() -> Sequence[Tensor]:
+        inputs = tensors(5 * BLOCK + 7)
+        out, _ = attend(nn.Module(), *inputs, None, cu_seq_lens_q=bounds((7, 5 * BLOCK)), shared_tokens=7)
+        return torch.autograd.grad(out.square().sum(), inputs)
+
+    usual = gradients()
+    monkeypatch.setattr(packed_attention, "KEPT_KEYS", kept)
+    assert all(map(torch.equal, gradients(), usual))
+
+
+def test_what_is_kept_grows_with_the_tokens_and_not_with_their_square() -> None:
+    def kept(lengths: Sequence[int]) -> int:
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
+            attend(nn.Module(), *tensors(sum(lengths)), None, cu_seq_lens_q=bounds(lengths))
+        return sum(saved)
+
+    inputs, short, long = 3 * HEADS * DIM, kept([4 * BLOCK]), kept([40 * BLOCK])
+    assert 2 * inputs * 4 * BLOCK < short < long < inputs * 40 * BLOCK + short
+    assert kept([4 * BLOCK] * 10) == 10 * short
+
+
 def test_dropout_is_refused_and_not_ignored() -> None:
     with pytest.raises(NotImplementedError, match="dropout"):
         attend(nn.Module(), *tensors(3), None, cu_seq_lens_q=bounds([3]), dropout=0.1)
