@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 LEFT_AT = {"mm": 0, "addmm": 1, "addmm_": 1, "bmm": 0, "baddbmm": 1, "baddbmm_": 1, "_addmm_activation": 1}
-GROUPS, REPEATS, ENOUGH_SECONDS = 3, 7, 0.4
+REPEATS, ENOUGH_SECONDS = 5, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def best_seconds(product: Product) -> tuple[float, float]:
         if (left is None) == (right is None)
     ]
     out = torch.empty(product.left.shape[0], product.right.shape[1], dtype=product.left.dtype)
-    taken = [_least_median(lambda pair=pair: torch.mm(*pair, out=out)) for pair in ways]  # type: ignore[misc]
+    taken = [_median(lambda pair=pair: torch.mm(*pair, out=out)) for pair in ways]  # type: ignore[misc]
     return min(taken), taken[0]
 
 
@@ -123,18 +123,15 @@ def attention_seconds(length: int, heads: int, width: int, dtype: torch.dtype) -
         lambda: torch.bmm(square, wide, out=to_wide),  # values; and the gradient of queries
         lambda: torch.bmm(square.transpose(1, 2), wide, out=to_wide),  # the gradients of values and of keys
     )
-    return sum(_least_median(way) for way in ways)  # twice each, half of each
+    return sum(_median(way) for way in ways)  # twice each, half of each
 
 
-def _least_median(work: Callable[[], Any]) -> float:
-    """The least median of some groups of timings of `work`, in seconds; long work is repeated less."""
+def _median(work: Callable[[], Any]) -> float:
+    """The median of some timings of `work`, in seconds; long work is repeated less."""
     work()
-    medians = []
-    for _ in range(GROUPS):
-        taken: list[float] = []
-        while len(taken) < REPEATS and (len(taken) < 3 or sum(taken) < ENOUGH_SECONDS):
-            begin = time.perf_counter()
-            work()
-            taken.append(time.perf_counter() - begin)
-        medians.append(statistics.median(taken))
-    return min(medians)
+    taken: list[float] = []
+    while len(taken) < REPEATS and (len(taken) < 3 or sum(taken) < ENOUGH_SECONDS):
+        begin = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begin)
+    return statistics.median(taken)

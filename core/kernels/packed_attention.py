@@ -199,7 +199,8 @@ class _Part:
 
 
 def _is_kept(group: Group) -> bool:
-    return group.keys.stop - group.keys.start <= KEPT_KEYS
+    seen: int = group.keys.stop - group.keys.start
+    return seen <= KEPT_KEYS
 
 
 def _together(tensor: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ rows that have one are multiplied at once, and rows that have more blocks come f
       j = 1   row a │ row b                       b   past │ 0 … BLOCK │ … 2 BLOCK │
       j = 2   row a                               c   past │ 0 … BLOCK │           │
 
-What a row lacks to a whole block is filled with copies of some token, which costs nothing beside laying the others out.
-A filled key lies to the right of all true queries, so a causal mask hides it; what a filled query attends to is dropped,
-and its gradient is 0.
+What a row lacks to a whole block is filled with copies of some token, which costs nothing beside laying the others
+out. A filled key lies to the right of all true queries, so a causal mask hides it; what a filled query attends to is
+dropped, and its gradient is 0.
 """
 
 from __future__ import annotations
