@@ -98,7 +98,7 @@ def chat_seconds(found: Results) -> str:
         "transformers": "transformers and peft, one after another",
         "transformers_16_bit_adapters": "the same, A and B in the base's dtype",
     }
-    seconds = found.get("medians") or found["seconds"]  # an older program's name for them
+    seconds = found["medians"]
     return bars(
         f"Seconds to write {found['new_tokens']} tokens in each pane",
         [

@@ -86,7 +86,8 @@ def floor(found: Results) -> list[str]:
     ]
     for name, part in precisions.items():
         parts.append(
-            f"{name}: a step over rows of {', '.join(map(str, part['row_lengths']))} tokens. The operations of its"
+            f"{name}: a step over rows of {', '.join(map(str, part['row_lengths']))} tokens; the rounds' fractions are"
+            f" {', '.join(f'{fraction:.2f}' for fraction in sorted(part['fraction_by_round']))}. The operations of its"
             f" products are {part['recorded_over_formula']:.3f} of the formula's. With operands as they lie in the"
             f" step they take {part['products_as_laid_out_seconds']:.2f} s alone. The dearest, at their best:\n"
         )
@@ -143,9 +144,7 @@ CHAT = {
 
 
 def chat(found: Results) -> list[str]:
-    """Seconds of everything that took turns, and their ratios; plain figures where an older program measured them."""
-    if "medians" not in found:
-        return figures(found)
+    """Seconds of everything that took turns, and their ratios."""
     seconds, ratios = found["medians"], found["ratios"]
     return [
         f"{found['new_tokens']} tokens a pane, in {found['dtype']}:\n",

@@ -40,7 +40,7 @@ SIDE = {"tokens_per_second": 50.0, "tokens_per_second_by_round": [49.0, 50.0, 60
 PART = {
     "measured_seconds": 2.0, "floor_seconds": {"products": 0.9, "attention": 0.1}, "fraction": 0.5, "tokens": 10,
     "tokens_per_second": 5.0, "floor_tokens_per_second": 10.0, "row_lengths": [4, 6], "recorded_over_formula": 1.0,
-    "products_as_laid_out_seconds": 1.0,
+    "products_as_laid_out_seconds": 1.0, "fraction_by_round": [0.625, 0.375],
     "dearest_products": [{"product": "[1, 2] by [2, 3]", "times": 4, "seconds": 0.5, "gflops_per_second": 7.0}],
     "costs": {"shares": {"products": 0.6, "loss": 0.4}, "dearest": []},
 }  # fmt: skip
@@ -105,7 +105,8 @@ def test_figures_reach_the_page_with_their_machine_their_method_and_their_verdic
     assert "| ours, 16 bits | 50 | 49, 50, 60 | 2.00 |" in text
     assert "| [1, 2] by [2, 3] | 4 | 0.500 | 7 |" in text
     assert "9×" in text and "KEPT" in text
-    assert "Each precision has a process of its own." in text  # of the program's own words
+    assert "the rounds' fractions are 0.38, 0.62." in text
+    assert "Each precision has a process of its own" in text  # of the program's own words
 
 
 def test_every_picture_is_an_svg_that_can_be_read() -> None:
