@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.instruments.flops import Sizes, step_flops
 from benchmarks.instruments.process import measured
-from benchmarks.results import keep
+from benchmarks.results import keep, note_machine
 from core.models.catalogue import default_models_root
 from core.models.starter import ensure_starter
 
@@ -164,6 +164,7 @@ def alone(is_quick: bool) -> dict[str, Runs]:
 
 def main() -> None:
     """Measure, print, keep."""
+    note_machine()
     parser = argparse.ArgumentParser(prog="bench growth")
     parser.add_argument("--quick", action="store_true", help="the smallest two of each; the result is not kept")
     is_quick: bool = parser.parse_args().quick
