@@ -35,7 +35,7 @@ import torch
 
 from benchmarks.instruments.machine import OthersShare
 from benchmarks.instruments.requirements import require
-from benchmarks.results import keep
+from benchmarks.results import keep, note_machine
 from core.adapters.inject import inject, lora_layers
 from core.adapters.peft_format import save_adapter
 from core.config import LoraConfig
@@ -204,6 +204,7 @@ def figures_of(rounds: Sequence[dict[str, float]], bytes_a_token: int) -> dict[s
 
 def main() -> None:
     """Measure, print, keep."""
+    note_machine()
     parser = argparse.ArgumentParser(prog="bench chat")
     parser.add_argument("--quick", action="store_true", help="few tokens, one round; nothing is kept")
     parser.add_argument("--json", type=Path, help="write the figures there instead")

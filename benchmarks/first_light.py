@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 from playwright.sync_api import Page, sync_playwright
 
-from benchmarks.results import keep
+from benchmarks.results import keep, note_machine
 from tests.browser import steps
 from tests.browser.driver import ARGUMENTS, App, chromium, free_port
 
@@ -89,6 +89,7 @@ def measure() -> dict[str, float]:
 
 def main() -> None:
     """Measure, print, keep."""
+    note_machine()
     figures = measure()
     for name, value in figures.items():
         promise = f"   promised: at most {LIMITS[name]}" if name in LIMITS else ""

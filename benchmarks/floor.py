@@ -4,8 +4,8 @@
     python app.py bench floor --quick     one round of a small step; nothing is kept
 
 `t_floor / t_measured`, in bf16 and in fp32, for one optimizer step of the starter over eight rows of the workload
-(rank 16 on every linear layer). `t_measured` is the median of that step, again and again on the same rows, as the run
-itself reports it: rows to tensors, forward, backward, clipping and AdamW. `t_floor` adds up what the step's matrix
+(rank 16 on every linear layer). `t_measured` is that step's time, always on the same rows, as the run itself reports
+it: rows to tensors, forward, backward, clipping and AdamW. `t_floor` adds up what the step's matrix
 products take on this machine, each alone at its best (`benchmarks.instruments.products`):
 
 - every product of two matrices that PyTorch carries out in the step, noted while it ran: frozen layers, A and B, the
@@ -28,7 +28,7 @@ import argparse
 from typing import Any
 
 from benchmarks.instruments.process import measured
-from benchmarks.results import keep
+from benchmarks.results import keep, note_machine
 
 # Eight rows of `benchmarks.workload` whose Σ S and Σ S² are those of its mean batch.
 STEP = {"rows": 8, "seed": 3, "rank": 16, "rounds": 11, "steps": 1}
@@ -56,6 +56,7 @@ def say(name: str, found: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure, print, keep."""
+    note_machine()
     parser = argparse.ArgumentParser(prog="bench floor")
     parser.add_argument("--quick", action="store_true", help="one round of a small step; the result is not kept")
     is_quick: bool = parser.parse_args().quick

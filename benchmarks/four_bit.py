@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import keep
+from benchmarks.results import keep, note_machine
 
 PROJECT = Path(__file__).parents[1]
 QUICK_STEPS = 2
@@ -88,6 +88,7 @@ def matrices() -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, keep."""
+    note_machine()
     parser = argparse.ArgumentParser(prog="bench four_bit")
     parser.add_argument("--quick", action="store_true", help="two steps a run; the result is not kept")
     is_quick: bool = parser.parse_args().quick

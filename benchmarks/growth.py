@@ -26,11 +26,12 @@ from typing import Any
 
 from benchmarks.instruments.flops import Sizes, step_flops
 from benchmarks.instruments.process import measured
-from benchmarks.results import keep
+from benchmarks.results import keep, note_machine
 from core.models.catalogue import default_models_root
 from core.models.starter import ensure_starter
 
 ROUNDS, MEMORY_ROUNDS = 5, 2
+FEW_ROWS = 96  # a multiple of every batch size, so that no step is smaller than the others
 TOKENS_A_STEP, QUICK_TOKENS_A_STEP = 2048, 1024
 ROWS = (100, 1_000, 10_000, 100_000)
 RANKS = (1, 4, 16, 64)
@@ -134,11 +135,11 @@ def taking_turns(is_quick: bool) -> dict[str, Runs]:
     return {
         "rows": {f"{rows:,}": {"rows": rows, "length": 128, "batch_size": 8} for rows in chosen(ROWS, is_quick)},
         "rank": {
-            str(rank): {"rows": 40, "length": tokens // 8, "batch_size": 8, "rank": rank}
+            str(rank): {"rows": FEW_ROWS, "length": tokens // 8, "batch_size": 8, "rank": rank}
             for rank in chosen(RANKS, is_quick)
         },
         "row length": {
-            f"{length:,}": {"rows": 40, "length": length, "batch_size": tokens // length}
+            f"{length:,}": {"rows": FEW_ROWS, "length": length, "batch_size": tokens // length}
             for length in chosen(LENGTHS, is_quick)
         },
     }
@@ -149,14 +150,14 @@ def alone(is_quick: bool) -> dict[str, Runs]:
     tokens = QUICK_TOKENS_A_STEP if is_quick else TOKENS_A_STEP
     return {
         "batch": {
-            str(batch): {"rows": 40, "length": tokens // 8, "batch_size": batch} for batch in chosen(BATCHES, is_quick)
+            str(batch): {"rows": FEW_ROWS, "length": tokens // 8, "batch_size": batch} for batch in chosen(BATCHES, is_quick)
         },
         "micro-batch": {
-            f"{micro:,}": {"rows": 40, "length": 128, "batch_size": tokens // 64, "optim": {"micro_tokens": micro}}
+            f"{micro:,}": {"rows": FEW_ROWS, "length": 128, "batch_size": tokens // 64, "optim": {"micro_tokens": micro}}
             for micro in chosen(MICRO_TOKENS, is_quick)
         },
         "checkpointing": {
-            name: {"rows": 40, "length": tokens // 8, "batch_size": 8, "optim": {"checkpointing": is_on}}
+            name: {"rows": FEW_ROWS, "length": tokens // 8, "batch_size": 8, "optim": {"checkpointing": is_on}}
             for name, is_on in (("off", False), ("on", True))
         },
     }
@@ -164,6 +165,7 @@ def alone(is_quick: bool) -> dict[str, Runs]:
 
 def main() -> None:
     """Measure, print, keep."""
+    note_machine()
     parser = argparse.ArgumentParser(prog="bench growth")
     parser.add_argument("--quick", action="store_true", help="the smallest two of each; the result is not kept")
     is_quick: bool = parser.parse_args().quick

@@ -11,6 +11,11 @@ from benchmarks.instruments.machine import facts
 FOLDER = Path(__file__).parent / "results"
 
 
+def note_machine() -> None:
+    """To be called before a program measures: the commit that its results name is the one that is there now."""
+    facts()
+
+
 def keep(name: str, figures: dict[str, Any], folder: Path = FOLDER) -> None:
     """Write `figures` as the last results of the benchmark `name`, with the machine's facts."""
     folder.mkdir(exist_ok=True)

@@ -111,6 +111,9 @@ def main() -> int:
     if given.name not in PROGRAMS:
         print(f"There is no benchmark {given.name}; choose from {', '.join(PROGRAMS)}.", file=sys.stderr)
         return 2
+    if (why := left_out(given.name, is_quick=given.quick)) is not None:
+        print(f"{given.name} is left out: {why}", file=sys.stderr)
+        return 2
     return run(given.name, [*(["--quick"] if given.quick else []), *others])
 
 

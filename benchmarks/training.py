@@ -13,7 +13,8 @@ each round before its median.
   step warms up and is not among them.
 - *peak memory*: the largest resident memory of the process, loading and saving included.
 - *TRL at its best*: of the settings in `benchmarks.instruments.trl_settings` that train the same, the one with the most
-  tokens a second in a short run. Grouped by length, TRL begins with the longest rows: what is measured of that
+  tokens a second in a short run, whatever memory it takes; they run in the environment of our own workers, the
+  best also without it. Grouped by length, TRL begins with the longest rows: what is measured of that
   are large batches with hardly any filling, and the memory that these take.
 - *losses*: of the first steps of both, from the same weights on the same rows. They differ by rounding.
 
@@ -24,7 +25,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from benchmarks.instruments.requirements import require
 from benchmarks.instruments.rounds import loss_difference, memory_ratio, side, speed_ratio, tokens_per_second
 from benchmarks.instruments.starting_point import LEARNING_RATE, Bits, our_config
 from benchmarks.instruments.trl_settings import AS_IT_COMES, CANDIDATES, PADDING_FREE, Setting
-from benchmarks.results import keep
+from benchmarks.results import keep, note_machine
 from core.config import to_dict
 
 SEED, RANK, ALPHA = 72, 16, 32
@@ -74,7 +76,7 @@ class Comparison:
             "folder": str(self.folder), "model": model, "steps": steps, "learning_rate": LEARNING_RATE,
             "rows_at_once": min(setting.sequences, self.batch_size), "setting": asdict(setting),
         }  # fmt: skip
-        return measured("benchmarks.instruments.trl_training", order)
+        return measured("benchmarks.instruments.trl_training", order, as_worker=setting.is_tuned)
 
 
 def say(label: str, run: dict[str, Any]) -> None:
@@ -86,23 +88,46 @@ def say(label: str, run: dict[str, Any]) -> None:
     )
 
 
-def try_out(comparison: Comparison, model: str) -> dict[str, dict[str, Any]]:
-    """A short run of TRL with each candidate that can be run, by its label.
+@dataclass(slots=True)
+class Trials:
+    """Short runs of TRL: what they took by their setting's label, and why some could not be done."""
 
-    Raises:
-        MeasurementFailed: none can.
-    """
-    runs: dict[str, dict[str, Any]] = {}
-    for setting in comparison.candidates:
+    comparison: Comparison
+    model: str
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def best(self) -> Setting:
+        """The fastest candidate that trains the same, with our environment or without it.
+
+        Raises:
+            MeasurementFailed: none can be run.
+        """
+        fastest = self._fastest([setting for setting in self.comparison.candidates if self._try(setting)])
+        bare = replace(fastest, is_tuned=False, label=f"{fastest.label}; in its own environment")
+        return self._fastest([fastest, *([bare] if self._try(bare) else [])])
+
+    def leanest_bytes(self) -> int:
+        """The least memory that any candidate that trains the same took at its peak."""
+        eligible = {setting.label for setting in self.comparison.candidates if setting.trains_the_same}
+        return min(int(run["peak_rss_bytes"]) for label, run in self.runs.items() if label in eligible)
+
+    def _try(self, setting: Setting) -> bool:
         try:
-            runs[setting.label] = comparison.theirs(setting, model, CANDIDATE_STEPS)
+            run = self.comparison.theirs(setting, self.model, CANDIDATE_STEPS)
         except MeasurementFailed as error:  # a setting may be refused by another version; the others still stand
+            self.failures[setting.label] = str(error)
             print(f"TRL, {setting.label}: {error}", flush=True)
-        else:
-            say(f"TRL, {setting.label}", runs[setting.label])
-    if not runs:
-        raise MeasurementFailed("TRL ran with none of the settings")
-    return runs
+            return False
+        self.runs[setting.label] = run
+        say(f"TRL, {setting.label}", run)
+        return True
+
+    def _fastest(self, settings: Sequence[Setting]) -> Setting:
+        eligible = [setting for setting in settings if setting.trains_the_same]
+        if not eligible:
+            raise MeasurementFailed("TRL ran with none of the settings")
+        return max(eligible, key=lambda setting: tokens_per_second(self.runs[setting.label]))
 
 
 def compete(comparison: Comparison, best: Setting, model: str) -> dict[str, list[dict[str, Any]]]:
@@ -124,17 +149,18 @@ def compare(comparison: Comparison) -> dict[str, Any]:
     """All figures."""
     shared = comparison.prepare()
     model = str(shared.pop("model"))
-    tried = try_out(comparison, model)
-    eligible = [setting for setting in comparison.candidates if setting.trains_the_same and setting.label in tried]
-    best = max(eligible, key=lambda setting: tokens_per_second(tried[setting.label]))
+    trials = Trials(comparison, model)
+    best = trials.best()
     runs = compete(comparison, best, model)
+    ours = side(runs[OURS])["peak_rss_bytes"]
     return {
         "shared": {**shared, "batch_size": comparison.batch_size, "rank": RANK, "alpha": ALPHA, "seed": SEED},
         "settings": {PLAIN: asdict(AS_IT_COMES), BEST: asdict(best)},
-        "candidates": {label: side([run]) for label, run in tried.items()},
+        "candidates": {label: side([run]) for label, run in trials.runs.items()},
+        "failures": trials.failures,
         "sides": {label: side(found) for label, found in runs.items()},
-        "ratios": ratios(runs),
-        "losses": losses(comparison, runs, tried),
+        "ratios": {**ratios(runs), "memory_of_leanest": ours / trials.leanest_bytes()},
+        "losses": losses(comparison, runs, trials.runs),
     }
 
 
@@ -168,6 +194,7 @@ def losses(
 
 def main() -> None:
     """Measure, print, keep."""
+    note_machine()
     parser = argparse.ArgumentParser(prog="bench training")
     parser.add_argument("--quick", action="store_true", help="one small round; the result is not kept")
     is_quick: bool = parser.parse_args().quick

@@ -12,13 +12,17 @@ rows under the same version of Python (another one has another reference).
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from pydoc_data.topics import topics
 
 SHORTEST_PARAGRAPH = 60  # characters; what is shorter are headings
 LOG_MEAN, LOG_DEVIATION = 4.755, 0.7  # of an answer's length in tokens, before it is cut at a word
 CHARACTERS_PER_TOKEN = 4.2
 LONGEST = 3000  # characters of an answer
+_DOCSTRING = re.compile(r'"""(.*?)"""', re.DOTALL)
 
 
 def rows(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
@@ -55,6 +59,36 @@ def new_words(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
     for row in rows(count, seed):
         output = " ".join(_word(generator) for _ in row["output"].split())
         yield {"instruction": row["instruction"], "output": output}
+
+
+def docstrings(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
+    """At most `count` rows of like length, of English that does not repeat itself: no passage comes twice.
+
+    It is what the programs of two installed packages say of themselves; the same versions give the same rows.
+    """
+    generator = random.Random(seed)
+    text = " ".join(_docstrings())
+    place = 0
+    for _ in range(count):
+        length = int(min(generator.lognormvariate(LOG_MEAN, LOG_DEVIATION) * CHARACTERS_PER_TOKEN, LONGEST))
+        if place + length > len(text):
+            return
+        yield {"instruction": f"Go on for {length} letters from passage {place}.", "output": text[place : place + length]}
+        place += length
+
+
+def _docstrings() -> Iterator[str]:
+    """Every one that is long enough, once, in one line."""
+    seen: set[int] = set()
+    for package in ("transformers", "torch"):
+        found = find_spec(package)
+        assert found is not None and found.origin is not None
+        for path in sorted(Path(found.origin).parent.rglob("*.py")):
+            for docstring in _DOCSTRING.findall(path.read_text(encoding="utf-8", errors="replace")):
+                words = " ".join(docstring.split())
+                if len(words) >= SHORTEST_PARAGRAPH and hash(words) not in seen:
+                    seen.add(hash(words))
+                    yield words
 
 
 def _word(generator: random.Random) -> str:

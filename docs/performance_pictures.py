@@ -111,12 +111,12 @@ def chat_seconds(found: Results) -> str:
 
 
 def tokenizing_speed(found: Results) -> str:
-    """Megabytes a second on all cores that were tried, of prose and of text without a word twice."""
+    """Megabytes a second on all cores that were tried, of each text."""
     return bars(
         "Text tokenized and packed, MB a second",
         [
             bar
-            for name in ("prose", "new_words")
+            for name in ("docstrings", "prose", "new_words")
             for cores, part in found[name].items()
             for label in [f"{name.replace('_', ' ')}, {cores.replace('_', ' ').replace('1 cores', '1 core')}"]
             for bar in (

@@ -50,6 +50,8 @@ def training(found: Results) -> list[str]:
                 for name, side in found["candidates"].items()
             ),
         ),
+        *(f"Could not be run: {name} ({why}).\n" for name, why in found["failures"].items()),
+        f"Our memory is {found['ratios']['memory_of_leanest']:.2f} of the least that any of these takes.\n",
         "From the same weights on the same rows, the losses of our steps and of TRL's are apart by at most"
         f" {apart['fp32']:.1e} of the loss in fp32; in bf16 by {', '.join(beside)}. Our own bf16 is"
         f" {apart['bf16_beside_fp32']:.1e} from our fp32.\n",
@@ -170,7 +172,7 @@ def tokenizing(found: Results) -> list[str]:
                     f"{part['datasets_map_megabytes_per_second']:.2f}",
                     f"{part['packed_over_datasets_map']:.2f}",
                 )
-                for name in ("prose", "new_words")
+                for name in ("docstrings", "prose", "new_words")
                 for cores, part in found[name].items()
             ),
         ),
@@ -191,7 +193,9 @@ def tokenizing(found: Results) -> list[str]:
 
 def four_bit(found: Results) -> list[str]:
     """Both examples' ratios, and what the matrices take."""
-    matrices = found["matrices"]
+    matrices, promised = found["matrices"], found["promised"]
+    worst = max(part["eval_loss_ratio"] for part in found["examples"].values())
+    is_kept = worst <= promised["eval_loss_ratio"] and matrices["matrices_ratio"] <= promised["matrices_ratio"]
     return [
         markdown(
             ("4 bits over 16", "evaluation loss", "tokens a second", "peak memory"),
@@ -206,7 +210,9 @@ def four_bit(found: Results) -> list[str]:
             ),
         ),
         f"The quantized matrices take {matrices['bits_a_weight']:.3f} bits a weight,"
-        f" {matrices['matrices_ratio']:.3f} of what they take in bf16.\n",
+        f" {matrices['matrices_ratio']:.3f} of what they take in bf16. Promised are at most"
+        f" {promised['eval_loss_ratio']} of the loss and {promised['matrices_ratio']} of the bytes:"
+        f" {'KEPT' if is_kept else 'BROKEN'}.\n",
     ]
 
 

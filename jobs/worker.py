@@ -71,7 +71,6 @@ def _events(folder: RunFolder) -> Iterator[Event]:
     from core.train.memory import cap_memory
     from core.train.run import carry_out  # torch comes in here, after everything that can be wrong without it
 
-    cap_memory()
     stop = _Stop(folder.control)
     for event in carry_out(
         config,
@@ -82,6 +81,7 @@ def _events(folder: RunFolder) -> Iterator[Event]:
     ):
         if isinstance(event, Started):
             stop.heed_sigterm()
+            cap_memory()  # not sooner: while a model is read, its file's mapping counts as well
         yield event
 
 

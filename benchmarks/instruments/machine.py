@@ -5,6 +5,7 @@ It reads the system's own accounts and imports nothing heavy, so a parent may as
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -21,8 +22,9 @@ FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", 
 PACKAGES = ("torch", "transformers", "tokenizers", "bitsandbytes", "trl", "peft", "accelerate", "datasets")
 
 
+@functools.cache
 def facts() -> dict[str, Any]:
-    """All of it, as plain values; no path and no name of this machine is among them."""
+    """All of it, as plain values; no path and no name of this machine is among them. As it was when first asked."""
     flags = set(_cpu("flags").split() or _cpu("Features").split())
     return {
         "processor": _cpu("model name") or platform.processor() or platform.machine(),

@@ -69,7 +69,7 @@ def mapped(folder: Path, num_proc: int) -> dict[str, Any]:
     data = datasets.Dataset.from_json(str(folder / "records.jsonl"), cache_dir=str(folder / "cache"))
 
     def tokens(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return dict(tokenizer.apply_chat_template(rows["messages"], tokenize=True, return_dict=True))
+        return {"input_ids": tokenizer.apply_chat_template(rows["messages"], tokenize=True, return_dict=False)}
 
     begin = time.perf_counter()
     found = data.map(

@@ -118,6 +118,11 @@ class KeptRows:
         self._rows: list[KeptRow] = []  # those used last at the end
 
     @property
+    def is_off(self) -> bool:
+        """Whether none is kept."""
+        return self._limit == 0
+
+    @property
     def bytes(self) -> int:
         """What all of them take."""
         return sum(row.bytes for row in self._rows)
@@ -132,21 +137,26 @@ class KeptRows:
         self._rows.append(best)
         return best, most
 
-    def add(self, owner: Owner, tokens: Sequence[int], cache: DynamicCache, row: int, first: int) -> None:
-        """Keep `tokens`, which lie in the batch's `cache` in that `row` from the column `first` on.
+    def add(self, batch: Sequence[tuple[Owner, Sequence[int], int]], cache: DynamicCache) -> None:
+        """Keep what lies in `cache`: of each row of the batch its owner, its tokens, and their first column.
 
-        They take the place of rows that they continue, and of those that have not been used for longest. A row that is
-        larger than the limit is not kept, nor one of which a layer has let keys go.
+        They take the place of rows that they continue, and of those that have not been used for longest. Nothing is
+        kept where a layer has let keys go, or where the rows are together larger than the limit: a batch in which one
+        row is missing would compute all of them afresh.
         """
-        if not self._limit or any(layer.keys.shape[2] < layer.get_seq_length() for layer in cache.layers):
+        if any(layer.keys.shape[2] < layer.get_seq_length() for layer in cache.layers):
             return
-        columns = slice(first, first + len(tokens))
-        views = [(layer.keys[row, :, columns], layer.values[row, :, columns]) for layer in cache.layers]
-        if sum(part.nbytes for pair in views for part in pair) > self._limit:
+        views = [
+            [(layer.keys[row, :, columns], layer.values[row, :, columns]) for layer in cache.layers]
+            for row, (_, tokens, first) in enumerate(batch)
+            for columns in [slice(first, first + len(tokens))]
+        ]
+        if sum(part.nbytes for row in views for pair in row for part in pair) > self._limit:
             return
-        new = KeptRow(owner, tuple(tokens), tuple((keys.clone(), values.clone()) for keys, values in views))
-        self._rows = [old for old in self._rows if old.owner != owner or new.tokens[: len(old.tokens)] != old.tokens]
-        self._rows.append(new)
+        for (owner, tokens, _), row in zip(batch, views, strict=True):
+            new = KeptRow(owner, tuple(tokens), tuple((keys.clone(), values.clone()) for keys, values in row))
+            self._rows = [old for old in self._rows if old.owner != owner or new.tokens[: len(old.tokens)] != old.tokens]
+            self._rows.append(new)
         while self.bytes > self._limit:
             del self._rows[0]
 

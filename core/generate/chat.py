@@ -4,9 +4,10 @@ Every pane is a row of the batch: the base's products are shared by all rows, ea
 update (`core.adapters.linear`, routing). Conversations of different lengths are padded on the left and masked, so a
 row sees only its own tokens. All panes draw from random streams of the same seed.
 
-On a CPU writing a token takes as long as reading the base's weights once, if nothing else is in the way. So the weights
-lie in the order in which they are read (`packed`), attention reads each key once (`attention`), the cache is not copied
-(`cache`), and what was computed of a conversation is kept for its next turn (`decoder`).
+On a CPU nothing is faster for a few rows than reading the base's weights once a token. To come nearer to that, the
+weights lie in the order in which they are read (`packed`), attention reads each key once (`attention`), the cache is not
+copied (`cache`), and what was computed of a conversation is kept for its next turn (`decoder`). How near it is, and what
+other machines make of it, is for `benchmarks/chat.py` to say.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from core.generate.sampling import choose
 from core.models.load import load_model
 from core.models.precision import best_device, choose_precision
 
-KEPT_BYTES = 2**29  # 23,000 tokens of the starter, 4,000 of a model of eight billion parameters
+KEPT_BYTES = 2**29  # of all panes: 23,000 tokens of the starter, 4,000 of a model of eight billion parameters
 
 _Stamp: TypeAlias = tuple[object, ...]
 

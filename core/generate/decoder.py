@@ -86,11 +86,14 @@ class Batch:
         Args:
             answers: each row's tokens, without what was written only because other rows were not done.
         """
+        kept = self._decoder.kept
+        if kept.is_off:
+            return
         columns = min(layer.get_seq_length() for layer in self.cache.layers)  # a step that failed is left out
-        for row, (prompt, answer) in enumerate(zip(self._prompts, answers, strict=True)):
-            first = self._tokens.shape[1] - len(prompt)
-            tokens = (*prompt, *answer)[: columns - first]
-            self._decoder.kept.add(self._owners[row], tokens, self.cache, row, first)
+        firsts = [self._tokens.shape[1] - len(prompt) for prompt in self._prompts]
+        texts = [(*prompt, *answer) for prompt, answer in zip(self._prompts, answers, strict=True)]
+        rows = zip(self._owners, texts, firsts, strict=True)
+        kept.add([(owner, text[: columns - first], first) for owner, text, first in rows], self.cache)
 
     def _logits(self, tokens: Tensor) -> Tensor:
         limit = getattr(self._decoder.loaded.model.config.get_text_config(), "max_position_embeddings", None)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from core.errors import ModelError
 from core.generate.requests import Sampling
 
 LIKELY = 1024  # tokens that nearly always hold the nucleus; sorting a whole vocabulary takes as long as a model's step
@@ -18,7 +19,12 @@ def choose(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Genera
     Args:
         logits: `[rows, vocab]`, any float dtype. generators: one a row, each advanced by one draw, unless the
             temperature is 0.
+
+    Raises:
+        ModelError: a row's logits are not finite.
     """
+    if not logits.amax(dim=-1).isfinite().all():
+        raise ModelError("The model's next token is not a number", hint="Try it without the adapter, or in 32 bits")
     if sampling.temperature == 0:
         return [int(token) for token in logits.max(dim=-1).indices.tolist()]
     probabilities = torch.softmax(logits.float().cpu() / sampling.temperature, dim=-1)

@@ -45,7 +45,7 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None, None]:
         thin, a, b, *sources = ctx.saved_tensors
         dy = grads[0]  # [T, out]
-        db = (thin.t() @ dy).t().to(b.dtype, memory_format=torch.contiguous_format).mul_(ctx.scale)
+        db = (thin.t() @ dy).t().to(b.dtype).contiguous().mul_(ctx.scale)
         dthin = (dy @ b.to(dy.dtype)).mul_(ctx.scale)  # [T, r]
         da = None
         if ctx.kept is not None:

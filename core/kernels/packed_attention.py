@@ -12,7 +12,7 @@ is exact as long as no token of the beginning has a label, which whoever packs t
 On a CPU queries are taken in blocks; keys to the right of a block, or to the left of its window, are not read at all.
 All is matrix products, which a CPU is best at, of many rows' blocks at once (`core.kernels.row_blocks`). Heads that
 share a key are rows of one product. Probabilities of blocks that see few keys are kept for the backward pass, which
-costs no more than a constant a token; others would cost Σ S² of memory and are computed again. With Q, K, V and
+costs at most a constant a block; others would cost Σ S² of memory and are computed again. With Q, K, V and
 dO = ∂L/∂O of one block:
 
     P  = softmax(s · Q Kᵀ + mask)         O = P V
@@ -49,7 +49,8 @@ from core.kernels.row_blocks import BLOCK, Group, RowBlocks, row_blocks
 NAME = "packed_rows"
 # What other attention functions know and we must not ignore: capped scores, attention sinks, relative bias.
 SCORE_CHANGES = ("softcap", "s_aux", "position_bias")
-KEPT_KEYS = 256  # to which a block's probabilities are kept: in rows of 200 tokens, 1 % of memory for 3 % of time
+KEPT_KEYS = 256  # to which a block's probabilities are kept: in rows of 200 tokens, 3 % of a step's time
+MANY_BLOCKS = 8  # of a row, whose gradients of keys are added up in fp32
 
 
 def register() -> None:
@@ -173,7 +174,8 @@ class _Part:
 
     def gradients(self, dout: Tensor, kept: Iterator[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """∂L of `q`, `k` and `v`, from that of what `attended` returns."""
-        dq, dk, dv = torch.empty_like(self.q), torch.zeros_like(self.k), torch.zeros_like(self.v)
+        wide = torch.promote_types(self.k.dtype, torch.float32 if len(self.groups) > MANY_BLOCKS else self.k.dtype)
+        dq, dk, dv = torch.empty_like(self.q), *(torch.zeros_like(seen, dtype=wide) for seen in (self.k, self.v))
         for group in self.groups:
             q, do = _together(self.q[group.blocks]), _together(dout[group.blocks])
             k, v = (_together(seen[: group.rows, :, group.keys]).contiguous() for seen in (self.k, self.v))
@@ -228,8 +230,8 @@ def _segment_by_segment(query: Tensor, key: Tensor, value: Tensor, layout: _Layo
     for first, end in pairwise(layout.bounds):
         past = layout.shared if first else 0
         k, v = (torch.cat([seen[:, :, :past], seen[:, :, first:end]], dim=2) for seen in (key, value))
-        is_plain = not past and layout.window is None
-        mask = None if is_plain else _mask(end - first, k.shape[2], 1, layout.window, query.dtype, query.device)
+        is_plain = not past and (layout.window is None or end - first <= layout.window)
+        mask = None if is_plain else _new_mask(end - first, k.shape[2], 1, layout.window, query.dtype, query.device)
         q = query[:, :, first:end]
         parts.append(
             scaled_dot_product_attention(q, k, v, mask, is_causal=is_plain, scale=layout.scale, enable_gqa=is_grouped)
@@ -237,10 +239,13 @@ def _segment_by_segment(query: Tensor, key: Tensor, value: Tensor, layout: _Layo
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 
-@functools.lru_cache(maxsize=32)
-def _mask(queries: int, keys: int, group: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _new_mask(queries: int, keys: int, group: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`[queries · group, keys]`: 0 where a query sees a key, else −∞; the last query sees the last key."""
     query = torch.arange(queries, device=device).repeat_interleave(group)[:, None] + keys - queries
     distance = query - torch.arange(keys, device=device)
     hidden = (distance < 0) | (distance >= (window or keys + 1))
     return torch.zeros(queries * group, keys, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+
+
+# All layers of a model ask for the same few.
+_mask = functools.lru_cache(maxsize=32)(_new_mask)

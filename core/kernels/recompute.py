@@ -6,6 +6,8 @@ block of Llama's shape keeps for T tokens of width d, with keys and values of wi
 
     T · (4d + 2 d_kv + 2f)      its input, queries, keys, values, attention's output, the middle, gate and up
 
+beside the probabilities that attention keeps (`core.kernels.packed_attention`).
+
 Whoever computes such an X marks it with `remember`; whoever needs X in its backward pass asks `keep` what to save and
 `Kept.get` there. What comes of X by a view, a slice or another operation is another tensor and is kept as it is.
 """
@@ -60,15 +62,24 @@ class Aside:
 
 def remember(x: Tensor, compute: Callable[..., Tensor], *sources: Tensor) -> Tensor:
     """`x`, marked as `compute(*sources)`, which gives it bit for bit and runs without autograd."""
-    x.recipe = (Kept(compute), sources)  # type: ignore[attr-defined]
+    x.recipe = (Kept(compute), sources, _version(x))  # type: ignore[attr-defined]
     return x
 
 
 def keep(x: Tensor) -> tuple[Kept, tuple[Tensor, ...]]:
-    """How to have `x` again, and what is to be saved for that: `x` itself where nothing better is known."""
-    kept, saved = getattr(x, "recipe", None) or (Kept(_itself), (x,))
+    """How to have `x` again, and what is to be saved for that: `x` itself where nothing better is known, or where it
+    was changed in place since.
+    """
+    kept, saved, version = getattr(x, "recipe", None) or (Kept(_itself), (x,), _version(x))
+    if version != _version(x):
+        kept, saved = Kept(_itself), (x,)
     kept.add_reader()
     return kept, saved
+
+
+def _version(x: Tensor) -> int | None:
+    """How often it was changed in place; None where that is not counted."""
+    return None if x.is_inference() else x._version
 
 
 def _itself(x: Tensor) -> Tensor:

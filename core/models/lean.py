@@ -1,7 +1,7 @@
 """A model's norms and gated feed-forward layers go through our kernels where these compute the same.
 
 Architectures share a few building blocks under many names, and a list of names would never be complete. So each module
-that looks like one of ours is tried on a few random numbers, and its forward is replaced where ours agrees to
+that looks like one of ours is tried on a few random numbers, small and large, and its forward is replaced where ours agrees to
 rounding. Weights, names and classes stay as they are; what the model's own code then makes of it all is tried on whole
 rows before training (`core.train.trial`).
 """
@@ -21,6 +21,8 @@ from core.kernels.swiglu import swiglu
 
 _Forward: TypeAlias = Callable[[Tensor], Tensor]
 TRIED_ROWS = 4
+# What is tried must tell apart what differs in small numbers alone (an epsilon) or in large ones (a clamp).
+TRIED_SCALES = (1.0, 1e-3, 64.0)
 # Two roundings of a number of the dtype lie between a module's own order of operations and ours.
 TOLERANCE = {torch.bfloat16: 2**-6, torch.float16: 2**-9, torch.float32: 1e-5, torch.float64: 1e-5}
 _EPS = ("variance_epsilon", "eps", "epsilon")
@@ -32,8 +34,8 @@ def make_lean(model: nn.Module, dtype: torch.dtype, device: torch.device) -> int
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         for width, forward in _candidates(module):
-            x = torch.randn(1, TRIED_ROWS, width, generator=generator).to(device, dtype)
-            if _agrees(module, forward, x):
+            x = torch.randn(1, TRIED_ROWS, width, generator=generator)
+            if all(_agrees(module, forward, (scale * x).to(device, dtype)) for scale in TRIED_SCALES):
                 module.forward = forward
                 replaced += 1
                 break
@@ -49,10 +51,10 @@ def _candidates(module: Any) -> Iterator[tuple[int, _Forward]]:
     if type(module).__name__.endswith("RMSNorm") and eps is not None and weight is not None and weight.dim() == 1:
         for is_centered in (False, True):
             yield weight.shape[0], functools.partial(_norm, module, eps, is_centered)
-    elif all(isinstance(getattr(module, name, None), nn.Module) for name in ("gate_proj", "up_proj", "down_proj")):
-        yield module.gate_proj.in_features, functools.partial(_gated, module)
-    elif all(isinstance(getattr(module, name, None), nn.Module) for name in ("gate_up_proj", "down_proj")):
-        yield module.gate_up_proj.in_features, functools.partial(_gated_in_one, module)
+    for first, forward in (("gate_proj", _gated), ("gate_up_proj", _gated_in_one)):
+        width = getattr(getattr(module, first, None), "in_features", None)
+        if width is not None:
+            yield width, functools.partial(forward, module)
 
 
 def _norm(module: Any, eps: float, is_centered: bool, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ seeded by the step's number, so that a resumed run draws the same masks.
 
 Memory is tried first: the longest rows that can meet in a micro-batch go through the model before the first step. What
 does not fit is halved, there and later: half as many tokens at once, in twice as many micro-batches, to the same
-gradient.
+gradient (of other draws, where there is dropout).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,13 +29,14 @@ from core.data.splits import EpochOrder, lengths_of, trained_of
 from core.errors import RunError
 from core.events import EvalDone, Event, Note, Saved, StepDone
 from core.models.load import LoadedModel
-from core.train.checkpoint import restore, save_checkpoint
+from core.train.checkpoint import MOMENTS, restore, save_checkpoint
 from core.train.memory import available_bytes, device_bytes, folder_bytes, is_out_of_memory, rss_bytes
 from core.train.methods import Trainables
 from core.train.objective import Objective, Outcome
 from core.train.schedule import evaluation_steps, learning_rate
 
 Stop = Callable[[], str | None]
+Figure = TypeVar("Figure")
 HALVINGS = 3
 
 
@@ -94,6 +96,10 @@ class Loop:
             weight_decay=optim.weight_decay,
             fused=True,
         )
+        self.loaded.model.eval()
+        for parameter in self.parameters.values():  # all that a step takes is there before the first one
+            moments = {name: torch.zeros_like(parameter) for name in MOMENTS}
+            self.optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
 
     @property
     def loaded(self) -> LoadedModel:
@@ -104,7 +110,7 @@ class Loop:
         """Go back to the newest checkpoint, if there is one."""
         self.steps_done, totals, passed_over = restore(self.checkpoints, self.parameters, self.optimizer)
         for name, value in totals.items():
-            setattr(self, name, int(value) if name == "tokens" else value)
+            setattr(self, name, int(value) if name in ("tokens", "micro_tokens") else value)
         for name in passed_over:
             yield Note(text=f"The checkpoint {name} cannot be read and was passed over")
         if self.steps_done:
@@ -142,7 +148,7 @@ class Loop:
         """
         if not all(torch.isfinite(parameter).all() for parameter in self.parameters.values()):
             raise _diverged(self.steps_done, "its weights are not finite")
-        names = ("tokens", "seconds", "first_loss", "last_loss", "base_eval_loss", "eval_loss")
+        names = ("tokens", "micro_tokens", "seconds", "first_loss", "last_loss", "base_eval_loss", "eval_loss")
         totals = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         path = save_checkpoint(self.checkpoints, self.steps_done, self.parameters, self.optimizer, totals)
         return Saved(step=self.steps_done, path=path.name, bytes=folder_bytes(path))
@@ -152,8 +158,7 @@ class Loop:
         config = self.config
         rows = [self.train_rows[number] for number in self.order.rows_of_step(self.steps_done)]
         rate = learning_rate(self.peak_rate, config.optim, self.steps_done, self.steps)
-        torch.manual_seed(config.seed * 1_000_003 + self.steps_done)
-        loss = self._gradients_that_fit(rows)
+        loss = self._that_fits(rows, self._gradients)
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), config.optim.clip_norm))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise _diverged(self.steps_done + 1, f"its loss is {loss} and its gradient's norm {norm}")
@@ -185,18 +190,19 @@ class Loop:
             return
         longest = np.argsort(-lengths_of(self.train_rows), kind="stable")[: self.config.optim.batch_size]
         rows = [self.train_rows[int(number)] for number in longest]
-        self._gradients_that_fit(next(iter(self.subject.objective.groups(rows, self.micro_tokens))))
+        self._that_fits(next(iter(self.subject.objective.groups(rows, self.micro_tokens))), self._gradients)
         self.optimizer.zero_grad()
 
-    def _gradients_that_fit(self, rows: Sequence[Tokens]) -> float:
-        """`_gradients`, with fewer tokens at once where memory does not allow it otherwise.
+    def _that_fits(self, rows: Sequence[Tokens], work: Callable[[Sequence[Tokens]], Figure]) -> Figure:
+        """`work(rows)`, with fewer tokens at once where memory does not allow it otherwise.
 
         Raises:
             RunError: no fewer will do.
         """
         while True:
+            torch.manual_seed(self.config.seed * 1_000_003 + self.steps_done)
             try:
-                return self._gradients(rows)
+                return work(rows)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -205,7 +211,7 @@ class Loop:
 
     def _halve(self, rows: Sequence[Tokens]) -> None:
         groups = self.subject.objective.groups(rows, self.micro_tokens)
-        largest = max(sum(len(row.tokens) for row in group) for group in groups)
+        largest = max(self._size(group) for group in groups)
         longest = max(len(row.tokens) for row in rows)
         if len(self.halvings) == HALVINGS or largest == longest:
             raise RunError(
@@ -215,7 +221,12 @@ class Loop:
             )
         self.micro_tokens = max(largest // 2, 1)
         what = f"There is not enough memory for {largest:,} tokens at once: from here on it is {self.micro_tokens:,}"
-        self.halvings.append(Note(text=f"{what}, in twice as many micro-batches, which gives the same result"))
+        self.halvings.append(Note(text=f"{what}, in twice as many micro-batches; what is computed stays the same"))
+
+    def _size(self, group: Sequence[Tokens]) -> int:
+        """How many tokens the model sees of a group, what fills up shorter rows included."""
+        lengths = [len(row.tokens) for row in group]
+        return len(lengths) * max(lengths) if self.subject.objective.is_padded else sum(lengths)
 
     def _gradients(self, rows: Sequence[Tokens]) -> float:
         """Add up the gradients of the mean loss over the labels of `rows`; returns that loss."""
@@ -227,18 +238,14 @@ class Loop:
             loss = outcome.loss / labels
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
+            del outcome, loss  # else what the graph holds stays while the next one is made
         return float(total)
 
     def _evaluate(self) -> Iterator[EvalDone]:
         if not self.eval_rows:
             return
         self.loaded.model.eval()
-        total, correct = 0.0, None
-        with torch.no_grad():
-            for outcome in self._outcomes(self.eval_rows):
-                total += float(outcome.loss)
-                if outcome.correct is not None:
-                    correct = (correct or 0) + int(outcome.correct)
+        total, correct = self._that_fits(self.eval_rows, self._losses)
         if not math.isfinite(total):
             raise _diverged(self.steps_done, f"its evaluation loss is {total}")
         labels = int(trained_of(self.eval_rows).sum())
@@ -247,6 +254,16 @@ class Loop:
             self.base_eval_loss = self.eval_loss
         accuracy = None if correct is None else correct / labels
         yield EvalDone(step=self.steps_done, loss=self.eval_loss, accuracy=accuracy)
+
+    @torch.no_grad()
+    def _losses(self, rows: Sequence[Tokens]) -> tuple[float, int | None]:
+        """The summed loss of `rows`; and how many of them were named right, where rows have classes."""
+        total, correct = 0.0, None
+        for outcome in self._outcomes(rows):
+            total += float(outcome.loss)
+            if outcome.correct is not None:
+                correct = (correct or 0) + int(outcome.correct)
+        return total, correct
 
     def _outcomes(self, rows: Sequence[Tokens]) -> Iterator[Outcome]:
         """What the model makes of `rows`, one micro-batch after the other.
@@ -262,6 +279,7 @@ class Loop:
             with torch.autocast(self.loaded.device.type, dtype=autocast, enabled=autocast is not None):
                 outcome = objective.outcome(group)
             yield outcome
+            del outcome
 
 
 def _diverged(step: int, figures: str) -> RunError:

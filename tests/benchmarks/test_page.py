@@ -66,7 +66,8 @@ MADE_UP: dict[str, dict[str, Any]] = {
         "sides": {"ours, 16 bits": SIDE, "TRL as it comes": SIDE},
         "candidates": {"some setting": SIDE},
         "losses": {"fp32": 1e-7, "bf16": {"some setting": 1e-3}, "bf16_beside_fp32": 1e-3},
-        "ratios": {"speed_over_plain": 9.0},
+        "failures": {"some other setting": "it is refused"},
+        "ratios": {"speed_over_plain": 9.0, "memory_of_leanest": 0.75},
     },
     "floor": {"bf16": PART, "fp32": PART},
     "growth": {
@@ -74,7 +75,7 @@ MADE_UP: dict[str, dict[str, Any]] = {
         **{name: {"8": ALONE, "1,024": ALONE} for name in ("batch", "micro-batch")},
     },
     "tokenizing": {
-        **{name: {"1_cores": TEXT, "2_cores": TEXT} for name in ("prose", "new_words")},
+        **{name: {"1_cores": TEXT, "2_cores": TEXT} for name in ("docstrings", "prose", "new_words")},
         "rows": {"1,000": MANY, "1,000,000": MANY},
     },
     "chat": {

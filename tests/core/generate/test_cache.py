@@ -63,8 +63,8 @@ def batch(columns: int, seed: int = 0, layers: int = 2) -> DynamicCache:
 ROW_BYTES = 2 * 2 * HEADS * SIZE * 4  # a token's, in two layers
 
 
-def keep(kept: KeptRows, tokens: tuple[int, ...], owner: Owner = (), row: int = 0) -> None:
-    kept.add(owner, tokens, batch(len(tokens) + 1), row, 1)
+def keep(kept: KeptRows, tokens: tuple[int, ...], owner: Owner = ()) -> None:
+    kept.add([(owner, tokens, 1)], batch(len(tokens) + 1))
 
 
 def test_the_row_that_shares_most_with_a_prompt_is_found() -> None:
@@ -118,9 +118,18 @@ def test_a_row_larger_than_all_that_may_be_kept_is_not_kept_and_costs_no_other_i
     assert kept.longest((), (1, 2, 3))[1] == 2 and kept.bytes == 3 * ROW_BYTES
 
 
+def test_rows_of_a_batch_are_kept_together_or_not_at_all() -> None:
+    kept = KeptRows(7 * ROW_BYTES)
+    keep(kept, (1, 2, 3))
+    kept.add([((), (4,) * 4, 1), ((), (5,) * 4, 1)], batch(5))
+    assert kept.longest((), (4, 4)) == kept.longest((), (5, 5)) == (None, 0) and kept.bytes == 3 * ROW_BYTES
+    kept.add([((), (4,) * 3, 1), ((), (5,) * 3, 1)], batch(4))
+    assert kept.longest((), (4, 4))[1] == kept.longest((), (5, 5))[1] == 1 and kept.longest((), (1, 2)) == (None, 0)
+
+
 def test_what_is_kept_is_a_copy_of_the_rows_own_columns() -> None:
     kept, cache = KeptRows(2**20), batch(6)
-    kept.add((), (5, 6, 7), cache, 1, 2)
+    kept.add([((), (), 0), ((), (5, 6, 7), 2)], cache)
     expected = [layer.keys[1, :, 2:5].clone() for layer in cache.layers]
     for layer in cache.layers:
         layer.keys.zero_()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, Gemma3TextConfig
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, Lfm2Config
 
 from core.adapters.inject import inject, lora_layers, remove
 from core.config import LoraConfig, QuantConfig
@@ -76,6 +76,18 @@ def test_a_second_turn_is_answered_as_afresh_and_only_what_is_new_is_read(archit
     second = assert_as_afresh(decoder, turns, [None, None], unread=5)
     thirds = [[*turn, *answer, *words(2, 4)] for turn, answer in zip(turns, second, strict=True)]
     assert_as_afresh(decoder, thirds, [None, None], unread=3)
+
+
+def test_a_model_with_layers_that_have_no_keys_computes_each_turn_afresh() -> None:
+    torch.manual_seed(0)
+    config = Lfm2Config(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, full_attn_idxs=[1], block_auto_adjust_ff_dim=False,
+    )  # fmt: skip
+    decoder = Decoder(loaded(AutoModelForCausalLM.from_config(config).eval()), 2**24)
+    for length in (9, 12):
+        assert_as_afresh(decoder, [words(length)], [None], unread=length)
+    assert decoder.kept.bytes == 0
 
 
 @pytest.mark.parametrize("bits", [4, 8])

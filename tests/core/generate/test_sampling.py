@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from core.errors import ModelError
 from core.generate.requests import Sampling
 from core.generate.sampling import LIKELY, choose, nucleus
 
@@ -112,3 +113,13 @@ def test_the_same_seed_draws_the_same_tokens() -> None:
         [choose(logits[None], sampling, [stream])[0] for _ in range(20)] for stream in map(generator, (5, 5, 6))
     )
     assert one == again != other
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_logits_that_are_no_numbers_are_refused(temperature: float, wrong: float) -> None:
+    logits = torch.randn(2, 9)
+    logits[1, 4] = wrong
+    sampling = Sampling(max_new_tokens=1, temperature=temperature, top_p=0.9, seed=0)
+    with pytest.raises(ModelError, match="not a number"):
+        choose(logits, sampling, [generator(), generator()])

@@ -35,6 +35,14 @@ def test_what_nobody_marked_is_saved_itself() -> None:
     assert saved == (x,) and kept.get(saved) is x
 
 
+def test_what_was_changed_in_place_after_it_was_marked_is_saved_itself() -> None:
+    x = torch.ones(3)
+    y = remember(double(x), double, x)
+    y.mul_(5)
+    kept, saved = keep(y)
+    assert torch.equal(kept.get(saved), torch.full((3,), 10.0))
+
+
 def test_what_is_marked_is_computed_once_for_all_who_read_it_and_then_dropped() -> None:
     x, calls = torch.ones(3), []
 

@@ -98,7 +98,44 @@ class RefusingRMSNorm(OddRMSNorm):
         return nn.functional.rms_norm(x.view(3, 3, 8), (8,), self.weight, self.eps)
 
 
-@pytest.mark.parametrize("kind", [OddRMSNorm, GatedRMSNorm, RefusingRMSNorm])
+class OtherEpsilonRMSNorm(OddRMSNorm):
+    """Adds its epsilon to the root, which only small numbers tell."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x / (x.square().mean(-1, keepdim=True).sqrt() + self.eps)
+
+
+class ClampedFeedForward(nn.Module):
+    """Cuts off what is large, which no small number tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = (nn.Linear(8, 8, bias=False) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_proj(x).clamp(max=10), self.up_proj(x).clamp(-10, 10)
+        return self.down_proj(nn.functional.silu(gate) * up)
+
+
+class UnmeasuredFeedForward(ClampedFeedForward):
+    """Its layers do not say how wide they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_proj = nn.Sequential(self.gate_proj)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        OddRMSNorm,
+        GatedRMSNorm,
+        RefusingRMSNorm,
+        OtherEpsilonRMSNorm,
+        ClampedFeedForward,
+        UnmeasuredFeedForward,
+    ],
+)
 def test_what_only_looks_alike_is_left_alone(kind: type[nn.Module]) -> None:
     model = nn.Sequential(kind())
     assert make_lean(model, torch.float32, CPU) == 0 and "forward" not in vars(model[0])

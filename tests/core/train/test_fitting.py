@@ -17,6 +17,7 @@ from core.adapters.inject import activate, inject
 from core.config import parse
 from core.data.encoding import Row
 from core.models.load import LoadedModel
+from core.train import memory
 from core.train.loop import Loop
 from core.train.memory import available_bytes, is_out_of_memory
 from core.train.objective import PackedRows
@@ -81,6 +82,50 @@ def test_the_longest_batch_is_tried_before_the_first_step_and_leaves_no_gradient
     assert all(parameter.grad is None for parameter in running.parameters.values())
 
 
+def test_a_retry_draws_as_if_nothing_had_been_tried_and_a_resumed_run_keeps_what_fits(
+    loop: tuple[Loop, Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, watched = loop
+    running._rehearse()
+    states: list[torch.Tensor] = []
+    outcome, failures = watched.outcome, iter([False, True])
+
+    def draws(rows: Sequence[Row]) -> Any:
+        states.append(torch.get_rng_state())
+        torch.rand(7)
+        if next(failures, False):
+            raise MemoryError
+        return outcome(rows)
+
+    monkeypatch.setattr(watched, "outcome", draws)
+    running.micro_tokens = 40
+    running._step()
+    assert len(running.halvings) == 1 and running.micro_tokens < 40
+    assert torch.equal(states[0], states[2]) and not torch.equal(states[0], states[1])
+    running.save()
+    resumed = Loop(running.subject, running.config, running.train_rows, [], running.checkpoints, lambda: None)
+    list(resumed.resume())
+    assert (resumed.steps_done, resumed.micro_tokens) == (1, running.micro_tokens)
+
+
+def test_an_evaluation_that_does_not_fit_is_halved_too(
+    loop: tuple[Loop, Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, watched = loop
+    running.eval_rows = random_rows([30, 30])
+    (expected,) = running._evaluate()
+    outcome = watched.outcome
+
+    def short(rows: Sequence[Row]) -> Any:
+        if len(rows) > 1:
+            raise MemoryError
+        return outcome(rows)
+
+    monkeypatch.setattr(watched, "outcome", short)
+    (found,) = running._evaluate()
+    assert len(running.halvings) == 1 and found.loss == pytest.approx(expected.loss)
+
+
 def test_any_other_error_is_handed_on(loop: tuple[Loop, Watched], monkeypatch: pytest.MonkeyPatch) -> None:
     running, watched = loop
 
@@ -97,6 +142,15 @@ def test_what_torch_says_of_a_tensor_too_large_is_known_for_what_it_is() -> None
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(MemoryError()) and not is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+def test_a_containers_cached_files_count_as_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("4000000\n")
+    (tmp_path / "memory.current").write_text("3000000\n")
+    assert available_bytes() == 1_000_000
+    (tmp_path / "memory.stat").write_text("anon 900000\ninactive_file 1500000\nactive_file 10\n")
+    assert available_bytes() == 2_500_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process be given no more memory")
