@@ -150,10 +150,16 @@ def alone(is_quick: bool) -> dict[str, Runs]:
     tokens = QUICK_TOKENS_A_STEP if is_quick else TOKENS_A_STEP
     return {
         "batch": {
-            str(batch): {"rows": FEW_ROWS, "length": tokens // 8, "batch_size": batch} for batch in chosen(BATCHES, is_quick)
+            str(batch): {"rows": FEW_ROWS, "length": tokens // 8, "batch_size": batch}
+            for batch in chosen(BATCHES, is_quick)
         },
         "micro-batch": {
-            f"{micro:,}": {"rows": FEW_ROWS, "length": 128, "batch_size": tokens // 64, "optim": {"micro_tokens": micro}}
+            f"{micro:,}": {
+                "rows": FEW_ROWS,
+                "length": 128,
+                "batch_size": tokens // 64,
+                "optim": {"micro_tokens": micro},
+            }
             for micro in chosen(MICRO_TOKENS, is_quick)
         },
         "checkpointing": {

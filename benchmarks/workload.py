@@ -73,7 +73,10 @@ def docstrings(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
         length = int(min(generator.lognormvariate(LOG_MEAN, LOG_DEVIATION) * CHARACTERS_PER_TOKEN, LONGEST))
         if place + length > len(text):
             return
-        yield {"instruction": f"Go on for {length} letters from passage {place}.", "output": text[place : place + length]}
+        yield {
+            "instruction": f"Go on for {length} letters from passage {place}.",
+            "output": text[place : place + length],
+        }
         place += length
 
 

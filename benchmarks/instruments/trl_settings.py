@@ -24,8 +24,9 @@ class Setting:
 
     `trainer` are the fields of `SFTConfig` that differ from its defaults, `model` how the base is loaded,
     `adapter_dtype` what A and B are kept in. A step has `batches` batches of `sequences` sequences each; a packed
-    sequence holds many rows. `is_tuned` gives its process the environment of our own workers. `trains_the_same` says whether it may be the best, `takes_our_batches` whether each step
-    has the same rows as ours, so that losses can be compared.
+    sequence holds many rows. `is_tuned` gives its process the environment of our own workers. `trains_the_same` says
+    whether it may be the best, `takes_our_batches` whether each step has the same rows as ours, so that losses can be
+    compared.
     """
 
     label: str

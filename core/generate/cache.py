@@ -155,7 +155,9 @@ class KeptRows:
             return
         for (owner, tokens, _), row in zip(batch, views, strict=True):
             new = KeptRow(owner, tuple(tokens), tuple((keys.clone(), values.clone()) for keys, values in row))
-            self._rows = [old for old in self._rows if old.owner != owner or new.tokens[: len(old.tokens)] != old.tokens]
+            self._rows = [
+                old for old in self._rows if old.owner != owner or new.tokens[: len(old.tokens)] != old.tokens
+            ]
             self._rows.append(new)
         while self.bytes > self._limit:
             del self._rows[0]

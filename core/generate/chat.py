@@ -5,9 +5,9 @@ update (`core.adapters.linear`, routing). Conversations of different lengths are
 row sees only its own tokens. All panes draw from random streams of the same seed.
 
 On a CPU nothing is faster for a few rows than reading the base's weights once a token. To come nearer to that, the
-weights lie in the order in which they are read (`packed`), attention reads each key once (`attention`), the cache is not
-copied (`cache`), and what was computed of a conversation is kept for its next turn (`decoder`). How near it is, and what
-other machines make of it, is for `benchmarks/chat.py` to say.
+weights lie in the order in which they are read (`packed`), attention reads each key once (`attention`), the cache is
+not copied (`cache`), and what was computed of a conversation is kept for its next turn (`decoder`). How near it is, and
+what other machines make of it, is for `benchmarks/chat.py` to say.
 """
 
 from __future__ import annotations

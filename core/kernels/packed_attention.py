@@ -239,7 +239,9 @@ def _segment_by_segment(query: Tensor, key: Tensor, value: Tensor, layout: _Layo
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 
-def _new_mask(queries: int, keys: int, group: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _new_mask(
+    queries: int, keys: int, group: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """`[queries · group, keys]`: 0 where a query sees a key, else −∞; the last query sees the last key."""
     query = torch.arange(queries, device=device).repeat_interleave(group)[:, None] + keys - queries
     distance = query - torch.arange(keys, device=device)

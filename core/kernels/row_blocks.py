@@ -11,8 +11,8 @@ rows that have one are multiplied at once, and rows that have more blocks come f
       j = 2   row a                               c   past │ 0 … BLOCK │           │
 
 What a row lacks to a whole block, and keys to the longest row, are filled with copies of some token: a row that is much
-longer than the others, or a long shared beginning, costs copies for each of them. A filled key lies to the right of all true queries, so a causal mask hides it; what a filled query attends to is
-dropped, and its gradient is 0.
+longer than the others, or a long shared beginning, costs copies for each of them. A filled key lies to the right of all
+true queries, so a causal mask hides it; what a filled query attends to is dropped, and its gradient is 0.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A model's norms and gated feed-forward layers go through our kernels where these compute the same.
 
 Architectures share a few building blocks under many names, and a list of names would never be complete. So each module
-that looks like one of ours is tried on a few random numbers, small and large, and its forward is replaced where ours agrees to
-rounding. Weights, names and classes stay as they are; what the model's own code then makes of it all is tried on whole
-rows before training (`core.train.trial`).
+that looks like one of ours is tried on a few random numbers, small and large, and its forward is replaced where ours
+agrees to rounding. Weights, names and classes stay as they are; what the model's own code then makes of it all is tried
+on whole rows before training (`core.train.trial`).
 """
 
 from __future__ import annotations
