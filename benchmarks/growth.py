@@ -9,7 +9,9 @@ round by round; a figure is the median over rounds, from the run's own account o
 
 - *rows*: the time a token takes with 100 to 100,000 rows in the dataset. They are encoded before the first step.
 - *rank*: the same with rank 1 to 64, beside what the FLOPs say (`benchmarks.instruments.flops`).
-- *row length*: the same with rows of 128 to 2,048 tokens, as many tokens a step, beside the FLOPs with attention.
+- *row length*: the same with rows of 128 to 2,048 tokens, as many tokens a step, beside the FLOPs with attention, and
+  beside a line: attention's part of a token's time grows with the row, all else stays. (An operation of attention takes
+  longer than one of the large products, so that the time grows faster than the FLOPs do.)
 - *batch*: tokens a second and peak memory with 1 to 16 rows a step.
 - *micro-batch*: the same with 256 to 4,096 tokens at once.
 - *checkpointing*: the same with gradient checkpointing and without.
@@ -23,6 +25,8 @@ import argparse
 import statistics
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from benchmarks.instruments.flops import Sizes, step_flops
 from benchmarks.instruments.process import measured
@@ -105,6 +109,20 @@ def over_flops(found: Runs) -> float:
     return float(max(figures["measured"] / figures["by_flops"] for figures in found.values()))
 
 
+def over_line(found: Runs) -> float:
+    """How far the time a token takes is at most from a line in the rows' length, as a factor above 1.
+
+    That is what attention says: a token costs the same whatever the row, and sees half of its row in the mean. The line
+    is that of least squares, each distance taken as a share of what was measured.
+    """
+    lengths = np.array([float(name.replace(",", "")) for name in found])
+    seconds = np.array([figures["seconds_per_token"] for figures in found.values()])
+    terms = np.stack([np.ones_like(lengths), lengths], axis=1) / seconds[:, None]
+    line, *_ = np.linalg.lstsq(terms, np.ones_like(seconds), rcond=None)
+    shares = terms @ line
+    return float(max(shares.max(), 1 / shares.min()))
+
+
 def chosen(values: Sequence[int], is_quick: bool) -> Sequence[int]:
     """All of `values`, or the smallest two."""
     return values[:2] if is_quick else values
@@ -124,6 +142,7 @@ def measure(is_quick: bool) -> dict[str, Any]:
     ratios = {
         "rows_spread": spread(figures["rows"]),
         "rank_over_flops": over_flops(figures["rank"]),
+        "row_length_over_line": over_line(figures["row length"]),
         "row_length_over_flops": over_flops(figures["row length"]),
     }
     return {**figures, "ratios": ratios}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -111,6 +112,14 @@ def test_every_requirement_is_pinned_and_explained() -> None:
                 package, _, version = line.partition("==")
                 assert re.fullmatch(r"[\w.]+", version), line
                 assert f"`{package}`" in architecture, f"docs/architecture.md does not say what {package} is for"
+
+
+def test_the_readmes_figures_of_speed_are_those_that_were_measured() -> None:
+    ratios = json.loads((ROOT / "benchmarks/results/training.json").read_text(encoding="utf-8"))["ratios"]
+    said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"{ratios['speed_over_plain']:.0f} times the tokens a second of TRL and peft as they come" in said
+    assert f"in {ratios['memory_of_plain']:.0%} of their memory".replace("%", " %") in said
+    assert f"{ratios['speed_over_best']:.1f} times TRL at its best" in said
 
 
 def test_example_datasets_are_as_large_as_the_docs_say() -> None:

@@ -40,6 +40,16 @@ def test_longer_rows_cost_more_a_token_by_attention_alone() -> None:
     assert 1 < found["32"]["by_flops"] < 2
 
 
+def test_a_time_that_grows_with_the_row_as_attention_does_lies_on_a_line_and_one_that_doubles_does_not() -> None:
+    lengths = (128, 256, 512, 1024, 2048)
+    straight = {f"{length:,}": figures(1.0 + length / 2000) for length in lengths}
+    assert growth.over_line(straight) == pytest.approx(1)
+    bent = {**straight, "2,048": figures(1.1 * (1.0 + 2048 / 2000))}
+    assert 1.01 < growth.over_line(bent) < 1.1
+    squared = {f"{length:,}": figures(1.0 + (length / 500) ** 2) for length in lengths}
+    assert growth.over_line(squared) > 1.3
+
+
 def test_the_spread_is_the_longest_time_over_the_shortest() -> None:
     assert growth.spread({"a": figures(2.0), "b": figures(3.0), "c": figures(1.5)}) == 2
 
