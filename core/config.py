@@ -91,7 +91,7 @@ class OptimConfig:
     `learning_rate` None is suited to the model's width (`core.train.schedule`). `batch_size` counts rows an optimizer
     step. `steps`, where given, wins over `epochs`. `micro_tokens` bounds the tokens that go through the model at once
     and so the memory; it changes the result by rounding only. `checkpointing` keeps less between the forward and the
-    backward pass, for a third more work. `warmup` is a share of all steps. `lora_plus_ratio` is how many times faster B
+    backward pass, for half more work. `warmup` is a share of all steps. `lora_plus_ratio` is how many times faster B
     learns than A (LoRA+, arXiv 2402.12354).
     """
 

@@ -125,7 +125,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(path="optim.micro_tokens", label="Tokens at once", kind="integer", step=256,
             hint="A batch above it is fed in parts (gradient accumulation): less memory, the same result"),
     Setting(path="optim.checkpointing", label="Gradient checkpointing", kind="toggle",
-            hint="Keeps much less in memory and computes it twice, for about a third more time; the same result"),
+            hint="Keeps much less in memory and computes it twice, for about half more time; the same result"),
     Setting(path="seed", label="Seed", kind="integer",
             hint="The same seed repeats the run"),
     _variant(HOW, "lora.use_dora", "DoRA", "toggle",

@@ -1,6 +1,6 @@
 """Gradient checkpointing: a block keeps its input alone and is computed again in the backward pass.
 
-It costs a second forward pass, a third of a step's products, and leaves of the activations one block's and T · d
+It costs a second forward pass, half as many products again, and leaves of the activations one block's and T · d
 numbers for each other block. The result is the same to the bit: what is computed again is computed alike, and draws
 the same random numbers. transformers' own switch is not used since it wants blocks in training mode, in which a model's
 own dropout awakes.
