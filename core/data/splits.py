@@ -111,12 +111,22 @@ def hold_out(rows: Sequence[AnyRow], share: float, seed: int) -> tuple[Subset[An
     Rows with equal tokens fall on the same side, so that evaluation never asks for a row that was trained on. They are
     found by a checksum; that now and then others have the same puts these on one side too, which does no harm.
     """
-    _, first, group = np.unique(_checksums(rows), return_index=True, return_inverse=True)
-    order = torch.randperm(len(first), generator=torch.Generator().manual_seed(seed)).numpy()
-    chosen = np.zeros(len(first), np.bool_)
-    chosen[np.argsort(first)[order[: int(len(first) * share)]]] = True
-    is_held = chosen[group]
+    equal, begins = _groups(_checksums(rows))
+    leaders = np.sort(equal[begins])
+    order = torch.randperm(len(leaders), generator=torch.Generator().manual_seed(seed)).numpy()
+    is_held = np.zeros(len(rows), np.bool_)
+    is_held[leaders[order[: int(len(leaders) * share)]]] = True
+    is_held[equal] = np.repeat(is_held[equal[begins]], np.diff(begins, append=len(rows)))  # as their first
     return Subset(rows, np.flatnonzero(~is_held)), Subset(rows, np.flatnonzero(is_held))
+
+
+def _groups(checksums: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
+    """`[rows]`, their numbers with equal ones side by side, each group in order, and `[groups]`, where each begins."""
+    equal = np.argsort(checksums, kind="stable").astype(np.uint32)
+    in_order = checksums[equal]
+    is_new = np.ones(len(equal), np.bool_)
+    is_new[1:] = in_order[1:] != in_order[:-1]
+    return equal, np.flatnonzero(is_new)
 
 
 def _checksums(rows: Sequence[Tokens]) -> NDArray[np.uint32]:
