@@ -91,7 +91,8 @@ class OptimConfig:
     `learning_rate` None is suited to the model's width (`core.train.schedule`). `batch_size` counts rows an optimizer
     step. `steps`, where given, wins over `epochs`. `micro_tokens` bounds the tokens that go through the model at once
     and so the memory; it changes the result by rounding only. `checkpointing` keeps less between the forward and the
-    backward pass, for half more work. `warmup` is a share of all steps. `lora_plus_ratio` is how many times faster B
+    backward pass, for half more work. `checkpoints` is how many saved states are kept, the newest ones. `warmup` is a
+    share of all steps. `lora_plus_ratio` is how many times faster B
     learns than A (LoRA+, arXiv 2402.12354).
     """
 
@@ -106,6 +107,7 @@ class OptimConfig:
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     evaluations: Annotated[int, Field(ge=1, le=1000)] = 6
+    checkpoints: Annotated[int, Field(ge=1, le=1000)] = 2
     lora_plus_ratio: Annotated[float, Field(gt=0, le=1024)] = 1.0
 
 

@@ -58,7 +58,7 @@ class Started:
 @_frozen
 class StepDone:
     """One optimizer step. `tokens` (fed, prompts included) and `seconds` (in optimizer steps alone) are running
-    totals.
+    totals; `is_spike` marks a loss that stands out from those before it.
     """
 
     event: Literal["step"] = "step"
@@ -71,6 +71,7 @@ class StepDone:
     seconds: float
     rss_bytes: int
     device_bytes: int | None = None
+    is_spike: bool = False
 
 
 @_frozen
@@ -117,6 +118,19 @@ class Finished:
 
 
 @_frozen
+class Paused:
+    """The run has let go of the machine and goes on from `step` when it is resumed. `title`, `detail` and `hint` say
+    why, where nobody asked for it.
+    """
+
+    event: Literal["paused"] = "paused"
+    step: int
+    title: str = ""
+    detail: str = ""
+    hint: str = ""
+
+
+@_frozen
 class Cancelled:
     """The user gave the run up; its last checkpoint stays."""
 
@@ -134,7 +148,7 @@ class Failed:
     hint: str = ""
 
 
-Event: TypeAlias = Preparing | Note | Started | StepDone | EvalDone | Saved | Finished | Cancelled | Failed
+Event: TypeAlias = Preparing | Note | Started | StepDone | EvalDone | Saved | Finished | Paused | Cancelled | Failed
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 

@@ -169,11 +169,19 @@ def cancel(
     context: typer.Context, run_id: Annotated[str, typer.Argument(metavar="ID")], home: HomeOption = None
 ) -> None:
     """Give a run up; its last checkpoint stays."""
-    from jobs.following import wait_until_ended
-
     with _Session(home or context.obj) as service:
         service.cancel_run(run_id)
-        typer.echo(f"{run_id}  {wait_until_ended(service, run_id).state}")
+        _tell_when_at_rest(service, run_id)
+
+
+@runs_commands.command()
+def pause(
+    context: typer.Context, run_id: Annotated[str, typer.Argument(metavar="ID")], home: HomeOption = None
+) -> None:
+    """Let a run write a checkpoint and give the machine back, until it is resumed."""
+    with _Session(home or context.obj) as service:
+        service.pause_run(run_id)
+        _tell_when_at_rest(service, run_id)
 
 
 @runs_commands.command()
@@ -261,6 +269,12 @@ def bench(
     flags = [flag for flag, is_given in (("--list", list_), ("--quick", quick)) if is_given]
     command = [sys.executable, "-m", "benchmarks.suite", *([name] if name else []), *flags, *context.args]
     raise typer.Exit(subprocess.run(command, cwd=PROJECT, check=False).returncode)
+
+
+def _tell_when_at_rest(service: Service, run_id: str) -> None:
+    from jobs.following import wait_until_at_rest
+
+    typer.echo(f"{run_id}  {wait_until_at_rest(service, run_id).state}")
 
 
 class _Session:

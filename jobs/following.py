@@ -14,7 +14,7 @@ import orjson
 import typer
 
 from core.errors import RunError
-from core.events import Cancelled, EvalDone, Event, Failed, Finished, Note, Preparing, Saved, Started, StepDone, to_dict
+from core.events import Cancelled, EvalDone, Event, Failed, Finished, Note, Paused, Preparing, Saved, Started, StepDone, to_dict
 from jobs.adapters import copy_adapter
 from jobs.service import Run, Service
 
@@ -70,7 +70,7 @@ class Follower:
                     finished = event
                 else:
                     self.report(event)
-            if run.has_ended:
+            if run.is_at_rest:
                 self._report_silent_end(run, last)
                 return run, finished
             if interrupts.count > heeded:
@@ -86,7 +86,7 @@ class Follower:
 
     def _report_silent_end(self, run: Run, last: Event | None) -> None:
         """Tell of an end that the worker could not tell of: it died, or never started."""
-        if isinstance(last, Finished | Failed | Cancelled):
+        if isinstance(last, Finished | Paused | Failed | Cancelled):
             return
         if run.error is not None:
             self.report(Failed(title=run.error.title, detail=run.error.detail, hint=run.error.hint))
@@ -94,13 +94,13 @@ class Follower:
             self.report(Cancelled(step=0))
 
 
-def wait_until_ended(service: Service, run_id: str) -> Run:
-    """Follow a run in silence until it has ended."""
+def wait_until_at_rest(service: Service, run_id: str) -> Run:
+    """Follow a run in silence until it is paused or has ended."""
     run = service.run(run_id)
-    if not run.has_ended:
+    if not run.is_at_rest:
         service.start()
     with _Interrupts() as interrupts:
-        while not run.has_ended:
+        while not run.is_at_rest:
             interrupts.wait(LOOK_SECONDS)
             if interrupts.count:
                 raise RunLeft(run_id)
@@ -169,6 +169,8 @@ def _line(event: Event) -> str:
             return f"held-out loss {event.loss:.4f}{right} after {event.step} steps"
         case Finished():
             return f"finished after {event.steps} steps and {event.seconds:.1f} s: {event.output}"
+        case Paused():
+            return f"paused after {event.step} steps: {event.title}" if event.title else f"paused after {event.step} steps"
         case Cancelled():
             return f"cancelled after {event.step} steps"
         case Saved() | Failed():  # a checkpoint is no news, and a failure is said on standard error

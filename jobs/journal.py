@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import orjson
 from pydantic import ValidationError
 
 from core.events import Event, from_json, to_dict
-
-Wish = Literal["keep", "cancel"]
+from jobs.states import Wish
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def _parse(line: bytes) -> Event | None:
 
 
 def write_wish(control: Path, wish: Wish) -> None:
-    """Tell the worker to end: after this step, keeping what was learned, or at once."""
+    """Tell the worker to end: at once to go on another day, after this step with what was learned, or for good."""
     draft = control.with_suffix(".new")
     draft.write_text(wish)
     draft.replace(control)
@@ -93,4 +92,5 @@ def read_wish(control: Path) -> Wish | None:
         said = control.read_text()
     except FileNotFoundError:
         return None
-    return "keep" if said == "keep" else "cancel"
+    wishes: dict[str, Wish] = {"pause": "pause", "keep": "keep"}
+    return wishes.get(said, "cancel")

@@ -16,18 +16,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from core.errors import RunError, UserError
-from core.events import Cancelled, Event, Failed, Finished, Started
+from core.events import Cancelled, Event, Failed, Finished, Paused, Started
 from jobs.adapters import describe_adapter
 from jobs.home import Home
-from jobs.journal import Wish, read_events, read_wish, write_wish
+from jobs.journal import read_events, read_wish, write_wish
 from jobs.launchers.local import LocalLauncher, Worker
 from jobs.processes import is_alive, signal_group
+from jobs.states import Wish
 from jobs.store import Attempt, Store
 from jobs.views import RunProblem
 
 log = logging.getLogger(__name__)
 
-LastEvent = Finished | Cancelled | Failed
+LastEvent = Finished | Paused | Cancelled | Failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,8 @@ class Patience:
     """How long is waited for what, in seconds.
 
     A worker that was asked to end while it prepares gets SIGTERM after `preparing`, and any that was asked to cancel
-    SIGKILL `kill` later. One that was asked to keep what it learned may need long for its last step and gets `keep`.
+    SIGKILL `kill` later. One that was asked to keep what it learned, or to pause, may need long for its last step or
+    its checkpoint and gets `keep`.
     After its last event a worker has `leave` to exit. `gone` is how long we wait for a worker's parent, if that is
     another process than this one, to say how it ended.
     """
@@ -207,7 +209,7 @@ class Scheduler:
             write_wish(control, watch.wish)
         waited = now - watch.wish_since
         may_kill_after = patience.preparing + patience.kill
-        if watch.wish == "keep" and watch.has_started:
+        if watch.wish in ("keep", "pause") and watch.has_started:
             may_kill_after = patience.keep
         if waited > may_kill_after:
             signal_group(worker.pid, worker.birth, signal.SIGKILL)
@@ -224,6 +226,10 @@ class Scheduler:
             self._store.end(attempt, "failed", problem)
         elif isinstance(last, Cancelled) or watch.wish == "cancel":
             self._store.end(attempt, "cancelled")
+        elif isinstance(last, Paused):
+            self._store.end(attempt, "paused", _why(last))
+        elif watch.wish == "pause" and not watch.has_started:
+            self._store.end(attempt, "paused")
         else:
             self._store.end(attempt, "interrupted", self._how_it_went(watch))
 
@@ -260,6 +266,11 @@ class Scheduler:
         active = {attempt.run_id for attempt in attempts}
         for run_id in self._watches.keys() - active:
             self._launcher.forget(self._watches.pop(run_id).attempt.worker)
+
+
+def _why(paused: Paused) -> RunProblem | None:
+    """The reason where nobody asked for the pause."""
+    return RunProblem(title=paused.title, detail=paused.detail, hint=paused.hint) if paused.title else None
 
 
 def _problem(error: UserError) -> RunProblem:

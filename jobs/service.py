@@ -32,17 +32,15 @@ from jobs.exports import export_in_child
 from jobs.flags import FLAGS, Flag
 from jobs.home import open_home
 from jobs.ids import new_id
-from jobs.journal import Wish, read_events, write_wish
+from jobs.journal import read_events, write_wish
 from jobs.launchers.local import LocalLauncher, child_environment
 from jobs.machine import gpu_names
 from jobs.names import checked_name
 from jobs.scheduler import Scheduler
+from jobs.states import ACTIVE_STATES, ENDED_STATES, RESUMABLE_STATES, RunState, Wish
 from jobs.store import Store
 from jobs.tasks import check_task, task_of
 from jobs.views import (
-    ACTIVE_STATES,
-    ENDED_STATES,
-    RESUMABLE_STATES,
     Adapter,
     ChatUpdate,
     Dataset,
@@ -53,7 +51,6 @@ from jobs.views import (
     Pane,
     Run,
     RunProblem,
-    RunState,
     Waiting,
 )
 
@@ -253,8 +250,18 @@ class Service:
             text = file.read().decode("utf-8", "replace")
         return "\n".join(text.splitlines()[-lines:])
 
+    def pause_run(self, run_id: str) -> None:
+        """Let a run write a checkpoint and give the machine back, to go on when it is resumed; a queued one waits no
+        longer.
+
+        Raises:
+            NotFound: there is no such run.
+            RunError: it has ended, is ending, or is paused already.
+        """
+        self._ask_to_end(run_id, "pause")
+
     def stop_run(self, run_id: str) -> None:
-        """Let a run finish its step and keep what it learned; one that is still queued is cancelled.
+        """Let a run finish its step and keep what it learned; one that holds no device is cancelled.
 
         Raises:
             NotFound: there is no such run.
@@ -272,7 +279,7 @@ class Service:
         self._ask_to_end(run_id, "cancel")
 
     def resume_run(self, run_id: str) -> Run:
-        """Queue a failed, cancelled or interrupted run again, to go on from its last checkpoint.
+        """Queue a paused, failed, cancelled or interrupted run again, to go on from its last checkpoint.
 
         Raises:
             NotFound: there is no such run.
@@ -283,7 +290,7 @@ class Service:
         return run
 
     def _ask_to_end(self, run_id: str, wish: Wish) -> None:
-        if self._store.ask_to_end(run_id, wish) == "stopping":
+        if self._store.ask_to_end(run_id, wish) in ACTIVE_STATES:
             write_wish(self._home.run(run_id).control, wish)
             self._scheduler.wake()
 

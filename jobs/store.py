@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,13 +18,13 @@ from sqlalchemy import Connection, RowMapping, Select, insert, select, update
 
 from core.config import RunConfig, parse, to_dict
 from core.errors import NotFound, RunError
-from jobs import tables
+from jobs import states, tables
 from jobs.database import Database
 from jobs.home import Home
 from jobs.ids import new_id
-from jobs.journal import Wish
 from jobs.launchers.local import Worker
-from jobs.views import ACTIVE_STATES, RESUMABLE_STATES, Adapter, Dataset, Run, RunProblem, RunState
+from jobs.states import ACTIVE_STATES, Move, Outcome, RunState, Wish
+from jobs.views import Adapter, Dataset, Run, RunProblem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ class Store:
                 return None
             events = self.home.run(row["id"]).events
             values: dict[str, Any] = {
-                "state": "preparing",
+                "state": states.CLAIM.target,
                 "attempt": row["attempt"] + 1,
                 "events_offset": events.stat().st_size if events.exists() else 0,
                 "started_at": row["started_at"] or self._clock(),
@@ -161,45 +161,51 @@ class Store:
             return tuple(_attempt(row) for row in rows)
 
     def begin_steps(self, attempt: Attempt) -> None:
-        """From preparing to running; a run that was asked to stop meanwhile stays stopping."""
+        """From preparing to running; a run that was asked to end meanwhile stays so."""
         with self._database.write() as connection:
-            _move(connection, attempt.run_id, ("preparing",), {"state": "running"}, attempt.number)
+            _move(connection, attempt.run_id, states.BEGIN, attempt=attempt.number)
 
     def fail_to_start(self, run_id: str, problem: RunProblem) -> None:
         """From queued to failed: its worker could not even be launched."""
         with self._database.write() as connection:
-            _move(connection, run_id, ("queued",), _ending("failed", problem, self._clock()))
+            _move(connection, run_id, states.REFUSE, _ending(problem, self._clock()))
 
-    def end(self, attempt: Attempt, state: RunState, problem: RunProblem | None = None) -> bool:
-        """From any active state to an ended one. False where somebody else saw the end first."""
+    def end(self, attempt: Attempt, outcome: Outcome, problem: RunProblem | None = None) -> bool:
+        """From any active state to what became of it. False where somebody else saw the end first."""
         with self._database.write() as connection:
-            values = _ending(state, problem, self._clock())
-            return _move(connection, attempt.run_id, ACTIVE_STATES, values, attempt.number)
+            values = _ending(problem, self._clock())
+            return _move(connection, attempt.run_id, states.end(outcome), values, attempt.number)
 
     def finish(self, attempt: Attempt, adapter: dict[str, Any]) -> bool:
         """From any active state to finished, with its adapter registered. False where somebody else did it first."""
         with self._database.write() as connection:
-            values = _ending("finished", None, self._clock())
-            moved = _move(connection, attempt.run_id, ACTIVE_STATES, values, attempt.number)
+            values = _ending(None, self._clock())
+            moved = _move(connection, attempt.run_id, states.end("finished"), values, attempt.number)
             if moved:
                 row = {"id": new_id(), "run_id": attempt.run_id, "created_at": self._clock(), **adapter}
                 connection.execute(insert(tables.adapters).values(**row))
             return moved
 
     def ask_to_end(self, run_id: str, wish: Wish) -> RunState:
-        """Cancel a queued run, or note the wish on an active one. Says the state that the run is in now.
+        """Note the wish on an active run; one that holds no device is paused or cancelled at once. Says the state that
+        the run is in now.
 
         Raises:
             NotFound: there is no such run.
-            RunError: it has ended already.
+            RunError: it has ended already, or stands where that cannot be asked of it.
         """
+        at_once, asked = states.AT_ONCE[wish], states.ASKED[wish]
         with self._database.write() as connection:
-            if _move(connection, run_id, ("queued",), _ending("cancelled", None, self._clock())):
-                return "cancelled"
-            if _move(connection, run_id, ACTIVE_STATES, {"state": "stopping", "wish": wish}):
-                return "stopping"
+            if _move(connection, run_id, at_once, _ending(None, self._clock())):
+                return at_once.target
+            if _move(connection, run_id, asked, {"wish": wish}):
+                return asked.target
         run = self.run(run_id)
-        raise RunError(f"The run {run.name} has already ended ({run.state})")
+        if run.has_ended:
+            raise RunError(f"The run {run.name} has already ended ({run.state})")
+        what = "paused" if wish == "pause" else "stopped"
+        hint = "Resume it first" if run.state == "paused" else ""
+        raise RunError(f"The run {run.name} cannot be {what}: it is {run.state}", hint=hint)
 
     def requeue(self, run_id: str) -> Run:
         """Queue an ended run again, to go on from its last checkpoint.
@@ -211,8 +217,7 @@ class Store:
         fresh = {"ended_at": None, "wish": None, "pid": None, "birth": None}
         fresh |= {"error_title": None, "error_detail": None, "error_hint": None}
         with self._database.write() as connection:
-            values = {"state": "queued", "queued_at": self._clock(), **fresh}
-            moved = _move(connection, run_id, RESUMABLE_STATES, values)
+            moved = _move(connection, run_id, states.REQUEUE, {"queued_at": self._clock(), **fresh})
         run = self.run(run_id)
         if not moved:
             raise RunError(f"The run {run.name} cannot be resumed: it is {run.state}")
@@ -264,21 +269,17 @@ def _one(connection: Connection, query: Select[Any]) -> RowMapping | None:
 
 
 def _move(
-    connection: Connection,
-    run_id: str,
-    from_states: tuple[RunState, ...],
-    values: dict[str, Any],
-    attempt: int | None = None,
+    connection: Connection, run_id: str, move: Move, values: Mapping[str, Any] | None = None, attempt: int | None = None
 ) -> bool:
-    """Change the run's row if it is in one of `from_states` (and in that attempt); whether it was."""
-    change = update(tables.runs).where(tables.runs.c.id == run_id, tables.runs.c.state.in_(from_states))
+    """Make the move if the run stands where it begins (and in that attempt), with other values; whether it was made."""
+    change = update(tables.runs).where(tables.runs.c.id == run_id, tables.runs.c.state.in_(move.sources))
     if attempt is not None:
         change = change.where(tables.runs.c.attempt == attempt)
-    return connection.execute(change.values(**values)).rowcount == 1
+    return connection.execute(change.values(state=move.target, **(values or {}))).rowcount == 1
 
 
-def _ending(state: RunState, problem: RunProblem | None, now: float) -> dict[str, Any]:
-    values: dict[str, Any] = {"state": state, "ended_at": now}
+def _ending(problem: RunProblem | None, now: float) -> dict[str, Any]:
+    values: dict[str, Any] = {"ended_at": now}
     if problem is not None:
         values |= {"error_title": problem.title, "error_detail": problem.detail, "error_hint": problem.hint}
     return values

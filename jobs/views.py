@@ -5,20 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from core.config import Method, RunConfig, Task
 from core.data.records import Message
 from core.generate.requests import Delta
 from core.models.catalogue import ModelSource
 from core.models.shapes import LinearShape
-
-RunState = Literal["queued", "preparing", "running", "stopping", "finished", "failed", "cancelled", "interrupted"]
-
-ACTIVE_STATES: tuple[RunState, ...] = ("preparing", "running", "stopping")
-ENDED_STATES: tuple[RunState, ...] = ("finished", "failed", "cancelled", "interrupted")
-RESUMABLE_STATES: tuple[RunState, ...] = ("failed", "cancelled", "interrupted")
-
+from jobs.states import ENDED_STATES, RESTING_STATES, RunState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProblem:
@@ -47,8 +40,13 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will happen to the run unless somebody resumes it."""
+        """Whether it is over."""
         return self.state in ENDED_STATES
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing more will happen to the run unless somebody resumes it."""
+        return self.state in RESTING_STATES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,8 @@
 It tells everything it does by appending events to the run's folder and is told to end by the `control` file there, so
 it needs neither the store nor the process that started it. Standard error goes to the run's log.
 
-Until the first step there is nothing to keep, and SIGTERM ends the process at once; from then on it means: finish the
-step and keep what was learned, as when the machine shuts down.
+Until the first step there is nothing to keep, and SIGTERM ends the process at once; from then on it means: pause, as
+when the machine shuts down.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class _Stop:
         self._was_terminated = False
 
     def __call__(self) -> str | None:
-        return read_wish(self._control) or ("keep" if self._was_terminated else None)
+        return read_wish(self._control) or ("pause" if self._was_terminated else None)
 
     def heed_sigterm(self) -> None:
         signal.signal(signal.SIGTERM, self._terminate)

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from core.events import Cancelled, EvalDone, Event, Failed, Finished, Note, Preparing, Saved, Started, StepDone
+from core.events import Cancelled, EvalDone, Event, Failed, Finished, Note, Paused, Preparing, Saved, Started, StepDone
 from jobs.service import Service
 
 
@@ -68,7 +68,7 @@ class Story:
     saved: Saved | None = None
     accuracy: float | None = None
     base_accuracy: float | None = None
-    end: Finished | Cancelled | Failed | None = None
+    end: Finished | Paused | Cancelled | Failed | None = None
     loss: Curve = field(default_factory=Curve)
     evaluation: Curve = field(default_factory=Curve)
     learning_rate: Curve = field(default_factory=Curve)

@@ -9,6 +9,8 @@ STATE_WORDS = {
     "queued": "Waiting",
     "preparing": "Preparing",
     "running": "Running",
+    "pausing": "Pausing",
+    "paused": "Paused",
     "stopping": "Stopping",
     "finished": "Finished",
     "failed": "Failed",

@@ -82,11 +82,11 @@ class ChatRows(TokenStore[Row]):
     def __init__(self, scratch: Path | None, token_type: np.dtype[Any]) -> None:
         super().__init__(scratch, token_type, stride=token_type.itemsize + 1, fixed=token_type.itemsize)
 
-    def put(self, tokens: NDArray[Any], trained: NDArray[np.bool_]) -> bool:
+    def put(self, tokens: NDArray[Any], trained: NDArray[np.bool_], source_row: int) -> bool:
         """Keep a row, if any of it is trained: `tokens` `[n + 1]`, and whether the second to the last are, `[n]`."""
         labels = int(np.count_nonzero(trained))
         if labels:
-            self._put(tokens.tobytes() + trained.tobytes(), tokens[:-1].tobytes(), labels)
+            self._put(tokens.tobytes() + trained.tobytes(), tokens[:-1].tobytes(), labels, source_row)
         return labels > 0
 
     def _row(self, content: bytes) -> Row:
@@ -136,9 +136,10 @@ def encode_gradually(
     found: Encoding[Row] = Encoding(store, max_tokens)
     encoder = _Encoder(tokenizer, store.token_type)
     for batch in batches(records):
-        for tokens, trained in encoder([require_unlabeled(record) for record in batch]):
+        rows = encoder([require_unlabeled(record) for record in batch])
+        for record, (tokens, trained) in zip(batch, rows, strict=True):
             found.truncated += len(tokens) > max_tokens + 1
-            if not store.put(tokens[: max_tokens + 1], trained[1 : max_tokens + 1]):
+            if not store.put(tokens[: max_tokens + 1], trained[1 : max_tokens + 1], record.source_row):
                 found.without_labels += 1
         store.write()
         found.records += len(batch)

@@ -42,11 +42,11 @@ class ClassRows(TokenStore[ClassRow]):
         super().__init__(scratch, token_type, stride=token_type.itemsize + has_types, fixed=4)
         self._has_types = has_types
 
-    def put(self, tokens: Sequence[int], types: Sequence[int], label: int) -> None:
+    def put(self, tokens: Sequence[int], types: Sequence[int], label: int, source_row: int) -> None:
         """Keep a row; `types` `[tokens]` are looked at where the store has them."""
         fed = np.array(tokens, self.token_type).tobytes()
         kinds = np.array(types, np.uint8).tobytes() if self._has_types else b""
-        self._put(fed + kinds + label.to_bytes(4, "little"), fed, trained=1)
+        self._put(fed + kinds + label.to_bytes(4, "little"), fed, 1, source_row)
 
     def _row(self, content: bytes) -> ClassRow:
         length = (len(content) - self._fixed) // self._stride
@@ -122,7 +122,7 @@ def encode_labeled_gradually(
                 found.truncated += 1
                 cut = tokenizer(record.text, record.text_pair, truncation=True, max_length=max_tokens)
                 tokens, types = cut["input_ids"], cut.get("token_type_ids", [])
-            store.put(tokens, types, numbers[record.label])
+            store.put(tokens, types, numbers[record.label], record.source_row)
         store.write()
         found.records += len(batch)
         yield found

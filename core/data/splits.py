@@ -63,6 +63,15 @@ def trained_of(rows: Sequence[Tokens]) -> NDArray[np.int64]:
     return np.array([row.trained for row in rows], np.int64)
 
 
+def source_rows_of(rows: Sequence[Tokens]) -> NDArray[np.int64]:
+    """`[rows]`, where each stands in the dataset, from 1; its place among `rows` where that is not known."""
+    if isinstance(rows, Subset):
+        return source_rows_of(rows.rows)[rows.numbers]
+    if isinstance(rows, TokenStore):
+        return rows.source_rows.astype(np.int64)
+    return np.arange(1, len(rows) + 1)
+
+
 def steps_per_epoch(rows: int, batch_size: int) -> int:
     """Optimizer steps that one pass over `rows` takes; the last may be smaller."""
     return -(-rows // batch_size)

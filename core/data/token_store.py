@@ -1,9 +1,9 @@
 """Tokenized rows in a file: written once, one behind the other, and read back by number, in any order.
 
-A million rows as Python lists take gigabytes; here a row takes 16 bytes of memory, and a few bytes a token on disk.
+A million rows as Python lists take gigabytes; here a row takes 20 bytes of memory, and a few bytes a token on disk.
 A row's bytes are `stride` for each of its tokens and `fixed` more, as its kind of row says, so that where rows begin
-tells their lengths as well. Kept in memory are these places (8 bytes a row), how many labels each has (4), and a
-checksum of its tokens (4) by which equal rows are found.
+tells their lengths as well. Kept in memory are these places (8 bytes a row), how many labels each has (4), a checksum
+of its tokens (4) by which equal rows are found, and where it stands in the dataset (4).
 
 Rows are read with `os.pread` and not through a memory map: the pages of a map count as the process's memory, and a
 random order would touch all of them, so that the memory would grow with the dataset after all (it could be taken back
@@ -53,18 +53,22 @@ class TokenStore(Sequence[StoredRow], Generic[StoredRow]):
         self._places = array("q", [0])  # where rows begin, and where the last ends
         self._trained = array("I")
         self._checksums = array("I")
+        self._source_rows = array("I")
 
     @abstractmethod
     def _row(self, content: bytes) -> StoredRow:
         """The row that was put down as `content`."""
 
-    def _put(self, content: bytes, tokens: bytes, trained: int) -> None:
-        """Put `content` down as the next row, with `tokens` for the part of it that makes rows equal."""
+    def _put(self, content: bytes, tokens: bytes, trained: int, source_row: int) -> None:
+        """Put `content` down as the next row, with `tokens` for the part of it that makes rows equal; `source_row` is
+        where it stands in the dataset, from 1.
+        """
         assert (len(content) - self._fixed) % self._stride == 0
         self._unwritten.append(content)
         self._places.append(self._places[-1] + len(content))
         self._trained.append(trained)
         self._checksums.append(zlib.crc32(tokens))
+        self._source_rows.append(source_row)
 
     def write(self) -> None:
         """Write all rows that were put down so far; before that they cannot be read.
@@ -121,6 +125,11 @@ class TokenStore(Sequence[StoredRow], Generic[StoredRow]):
     def checksums(self) -> NDArray[np.uint32]:
         """`[rows]`, equal for rows of equal tokens."""
         return np.array(self._checksums, np.uint32)
+
+    @property
+    def source_rows(self) -> NDArray[np.uint32]:
+        """`[rows]`, where each stands in the dataset, from 1."""
+        return np.array(self._source_rows, np.uint32)
 
 
 def narrowest(tokenizer: Any) -> np.dtype[Any]:

@@ -1,8 +1,8 @@
 """Where a run can go on after a stop: what it trains and the optimizer's state after a step, on disk.
 
 A checkpoint is a folder `step-00000012`, whole or absent: it is written under another name, flushed to the disk,
-and renamed. Its state file holds the tensor file's SHA-256, so that damage that came later is noticed, and the one
-before is kept to fall back on. The rest of a run's state (schedule, order of rows, dropout) is a function of the seed
+and renamed. Its manifest, written last, holds every file's size and SHA-256, so that damage that came later is
+noticed, and older ones are kept to fall back on. The rest of a run's state (schedule, order of rows, dropout) is a function of the seed
 and the step's number. The dtype that the run began to compute in lies beside the checkpoints: on another day the
 measurement that chose it could come out otherwise. No pickle is written or read.
 """
@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from core.models.precision import Precision
 PRECISION_FILE = "precision.json"
 STATE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
+MANIFEST_FILE = "manifest.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 KEPT = 2
-
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -44,25 +44,40 @@ def save_checkpoint(
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     totals: dict[str, float],
+    kept: int = KEPT,
 ) -> Path:
-    """Write the state after `step` below `folder` and drop all but the newest two; returns the new one's folder.
+    """Write the state after `step` below `folder` and drop all but the newest `kept`; returns the new one's folder.
 
     Args:
         parameters: the trained ones by name. totals: figures that go on counting after a resume.
+
+    Raises:
+        OSError, SafetensorError: it could not be written; nothing of it is left.
     """
     final, temporary = folder / f"step-{step:08d}", folder / f"tmp-{step:08d}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(_tensors(parameters, optimizer), temporary / TENSORS_FILE)
-    state = {"step": step, "totals": totals, "sha256": _digest(temporary / TENSORS_FILE)}
-    (temporary / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
-    _flush([*temporary.iterdir(), temporary])
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file(_tensors(parameters, optimizer), temporary / TENSORS_FILE)
+        (temporary / STATE_FILE).write_text(json.dumps({"step": step, "totals": totals}), encoding="utf-8")
+        _flush(sorted(temporary.iterdir()))
+        manifest = {path.name: _account(path) for path in sorted(temporary.iterdir())}
+        (temporary / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+        _flush([temporary / MANIFEST_FILE, temporary])
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(final, ignore_errors=True)  # one that could not be read and was passed over
     os.replace(temporary, final)
     _flush([folder])
-    for older in _checkpoints(folder)[:-KEPT]:
+    for older in _checkpoints(folder)[:-kept]:
         shutil.rmtree(older)
     return final
+
+
+def checkpoint_bytes(parameters: Iterable[nn.Parameter]) -> int:
+    """About how much a checkpoint takes: each parameter and its two moments, and some for the files around them."""
+    return (1 + len(MOMENTS)) * sum(parameter.nbytes for parameter in parameters) + 2**20
 
 
 def _tensors(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -74,9 +89,9 @@ def _tensors(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimiz
     return tensors
 
 
-def _digest(path: Path) -> str:
+def _account(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _flush(paths: Sequence[Path]) -> None:
@@ -114,9 +129,10 @@ def restore(
 
 
 def _read(path: Path, parameters: dict[str, nn.Parameter]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-    if not isinstance(state, dict) or state.get("sha256") != _digest(path / TENSORS_FILE):
+    manifest = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+    if manifest != {name: _account(path / name) for name in (STATE_FILE, TENSORS_FILE)}:
         raise _Damaged
+    state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
     tensors = load_file(path / TENSORS_FILE)
     for name, parameter in parameters.items():
         if name not in tensors or tensors[name].shape != parameter.shape:

@@ -7,7 +7,8 @@ seeded by the step's number, so that a resumed run draws the same masks.
 
 Memory is tried first: the longest rows that can meet in a micro-batch go through the model before the first step. What
 does not fit is halved, there and later: half as many tokens at once, in twice as many micro-batches, to the same
-gradient (of other draws, where there is dropout).
+gradient (of other draws, where there is dropout). Room on the disk is taken first as well (`core.train.disk`): where a
+checkpoint finds none, the run writes it in the room that it had set aside, and pauses.
 """
 
 from __future__ import annotations
@@ -21,19 +22,22 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from core.config import RunConfig
 from core.data.encoding import Tokens
-from core.data.splits import EpochOrder, lengths_of, trained_of
+from core.data.splits import EpochOrder, lengths_of, source_rows_of, trained_of
 from core.errors import RunError
 from core.events import EvalDone, Event, Note, Saved, StepDone
 from core.models.load import LoadedModel
-from core.train.checkpoint import MOMENTS, restore, save_checkpoint
+from core.train.checkpoint import MOMENTS, checkpoint_bytes, restore, save_checkpoint
+from core.train.disk import Reserve, is_disk_full
 from core.train.memory import available_bytes, device_bytes, folder_bytes, is_out_of_memory, rss_bytes
 from core.train.methods import Trainables
 from core.train.objective import Objective, Outcome
 from core.train.schedule import evaluation_steps, learning_rate
+from core.train.spikes import SpikeWatch
 
 Stop = Callable[[], str | None]
 Figure = TypeVar("Figure")
@@ -77,6 +81,9 @@ class Loop:
     optimizer: torch.optim.AdamW = field(init=False)
     micro_tokens: int = field(init=False)
     halvings: list[Note] = field(default_factory=list)
+    saved_step: int = 0
+    reserve: Reserve = field(init=False)
+    spikes: SpikeWatch = field(default_factory=SpikeWatch)
 
     def __post_init__(self) -> None:
         optim = self.config.optim
@@ -96,6 +103,7 @@ class Loop:
             weight_decay=optim.weight_decay,
             fused=True,
         )
+        self.reserve = Reserve(self.checkpoints.parent, checkpoint_bytes(self.parameters.values()))
         self.loaded.model.eval()
         for parameter in self.parameters.values():  # all that a step takes is there before the first one
             moments = {name: torch.zeros_like(parameter) for name in MOMENTS}
@@ -107,8 +115,19 @@ class Loop:
         return self.subject.loaded
 
     def resume(self) -> Iterator[Event]:
-        """Go back to the newest checkpoint, if there is one."""
+        """Go back to the newest checkpoint, if there is one.
+
+        Raises:
+            RunError: there are some, but none can be read.
+        """
         self.steps_done, totals, passed_over = restore(self.checkpoints, self.parameters, self.optimizer)
+        self.saved_step = self.steps_done
+        if passed_over and not self.steps_done:
+            raise RunError(
+                "None of the run's checkpoints can be read",
+                f"{', '.join(passed_over)} are damaged",
+                "Start a new run from these settings",
+            )
         for name, value in totals.items():
             setattr(self, name, int(value) if name in ("tokens", "micro_tokens") else value)
         for name in passed_over:
@@ -117,7 +136,8 @@ class Loop:
             yield Note(text=f"Resumed after step {self.steps_done}")
 
     def run(self) -> Iterator[Event]:
-        """Train to the end, or until `stop` answers; the caller reads from `steps_done` how far it came.
+        """Train to the end, or until `stop` answers or the disk is full (`reserve.is_used`); the caller reads from
+        `steps_done` how far it came, and from `saved_step` where it can go on.
 
         Raises:
             RunError: a loss or a weight is not finite, or a row does not fit in memory; nothing is saved after that.
@@ -125,6 +145,7 @@ class Loop:
         evaluations = evaluation_steps(self.steps, self.config.optim.evaluations)
         told = 0
         try:
+            self.reserve.set_aside()
             self._rehearse()
             if self.steps_done == 0:
                 yield from self._evaluate()
@@ -136,32 +157,52 @@ class Loop:
                 if self.steps_done in evaluations:
                     yield from self._evaluate()
                     yield self.save()
+                    if self.reserve.is_used:
+                        return
         except Interrupted:
+            yield from self._save_if_there_is_room()
+        except (OSError, SafetensorError) as error:
+            if not is_disk_full(error):
+                raise
+            self.reserve.is_used = True
+
+    def _save_if_there_is_room(self) -> Iterator[Saved]:
+        """A checkpoint where the run ends early."""
+        try:
             if self.steps_done:
                 yield self.save()
+        except (OSError, SafetensorError) as error:
+            if not is_disk_full(error):
+                raise
+            self.reserve.is_used = True
 
     def save(self) -> Saved:
         """Write a checkpoint of the state after the last finished step.
 
         Raises:
             RunError: its weights are not finite.
+            OSError, SafetensorError: the disk is full, and what was set aside does not suffice.
         """
         if not all(torch.isfinite(parameter).all() for parameter in self.parameters.values()):
             raise _diverged(self.steps_done, "its weights are not finite")
         names = ("tokens", "micro_tokens", "seconds", "first_loss", "last_loss", "base_eval_loss", "eval_loss")
         totals = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        path = save_checkpoint(self.checkpoints, self.steps_done, self.parameters, self.optimizer, totals)
+        state, kept = (self.steps_done, self.parameters, self.optimizer, totals), self.config.optim.checkpoints
+        path = self.reserve.write(lambda: save_checkpoint(self.checkpoints, *state, kept))
+        self.saved_step = self.steps_done
         return Saved(step=self.steps_done, path=path.name, bytes=folder_bytes(path))
 
     def _step(self) -> StepDone:
         begin = time.monotonic()
         config = self.config
-        rows = [self.train_rows[number] for number in self.order.rows_of_step(self.steps_done)]
+        numbers = self.order.rows_of_step(self.steps_done)
+        rows = [self.train_rows[number] for number in numbers]
         rate = learning_rate(self.peak_rate, config.optim, self.steps_done, self.steps)
         loss = self._that_fits(rows, self._gradients)
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), config.optim.clip_norm))
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise _diverged(self.steps_done + 1, f"its loss is {loss} and its gradient's norm {norm}")
+            figures = f"its loss is {loss} and its gradient's norm {norm}"
+            raise _diverged(self.steps_done + 1, figures, self._without_finite_loss(numbers))
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         self.optimizer.step()
@@ -182,7 +223,19 @@ class Loop:
             seconds=self.seconds,
             rss_bytes=rss_bytes(),
             device_bytes=device_bytes(self.loaded.device),
+            is_spike=self.spikes.is_spike(loss),
         )
+
+    @torch.no_grad()
+    def _without_finite_loss(self, numbers: Sequence[int]) -> list[int]:
+        """Where those of the rows stand in the dataset whose own loss is not finite; all, if each is on its own."""
+        self.optimizer.zero_grad()
+        found = [
+            number
+            for number in numbers
+            if not all(math.isfinite(float(outcome.loss)) for outcome in self._outcomes([self.train_rows[number]]))
+        ]
+        return sorted(int(row) for row in source_rows_of(self.train_rows)[found or list(numbers)])
 
     def _rehearse(self) -> None:
         """Try the longest micro-batch that there can be, and forget its gradients."""
@@ -282,9 +335,10 @@ class Loop:
             del outcome
 
 
-def _diverged(step: int, figures: str) -> RunError:
+def _diverged(step: int, figures: str, rows: Sequence[int] = ()) -> RunError:
+    where = f"on the dataset's rows {', '.join(map(str, rows))}; " if rows else ""
     return RunError(
         f"The run diverged at step {step}: {figures}",
-        "the last good checkpoint is kept",
+        f"{where}the last good checkpoint is kept",
         "Lower the learning rate and start again",
     )

@@ -13,15 +13,18 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from core.config import RunConfig
 from core.data.encoding import Encoding
 from core.data.records import Records
 from core.data.splits import hold_out, lengths_of, trained_of
-from core.events import Cancelled, Event, Finished, Note, Preparing, Started
+from core.events import Cancelled, Event, Finished, Note, Paused, Preparing, Started
 from core.models.fetch import ensure_model
 from core.models.precision import best_device, choose_precision
 from core.train.checkpoint import keep_precision
 from core.train.checkpointing import checkpoint_blocks
+from core.train.disk import disk_full, is_disk_full
 from core.train.loop import Loop, Stop, Subject
 from core.train.memory import folder_bytes, peak_rss_bytes
 from core.train.methods import Losses, Method, method_of
@@ -36,11 +39,11 @@ def carry_out(
     """Train as `config` says and write the result to `run_folder/adapter`; goes on from `run_folder/checkpoints`.
 
     Args:
-        records: the dataset. stop: answers None, "keep" (end now, save what was learned) or "cancel" (end now); asked
-            between phases, while rows are tokenized, and before every micro-batch.
+        records: the dataset. stop: answers None, "keep" (end now, save what was learned), "pause" (end now, to go on
+            another day) or "cancel" (end now); asked between phases, while rows are tokenized, and before every micro-batch.
 
     Yields:
-        Everything worth reporting; the last event is `Finished` or `Cancelled`.
+        Everything worth reporting; the last event is `Finished`, `Paused` or `Cancelled`.
 
     Raises:
         UserError: the run cannot be carried out, or went wrong.
@@ -53,7 +56,7 @@ def carry_out(
     precision = keep_precision(run_folder, lambda: choose_precision(device, config.quant.bits))
     yield Note(text=precision.reason)
     if stop():
-        yield Cancelled(step=0)
+        yield _given_up(stop)
         return
     yield Preparing(phase="loading", detail=folder.name)
     loaded = task.load(folder, method.stored_in(precision.dtype), device)
@@ -61,7 +64,7 @@ def carry_out(
     objective, remarks = task.objective(loaded)
     encoding = yield from _encoded(task.encode(loaded, run_folder), len(records), stop)
     if encoding is None:
-        yield Cancelled(step=0)
+        yield _given_up(stop)
         return
     train_rows, eval_rows = hold_out(encoding.rows, config.data.holdout, config.seed)
     yield from (Note(text=text) for text in (*notes, *remarks, *task.losses(encoding)))
@@ -75,8 +78,11 @@ def carry_out(
     loop = Loop(subject, config, train_rows, eval_rows, run_folder / "checkpoints", stop)
     yield from loop.resume()
     yield _started(loop, method)
-    yield from loop.run()
-    yield from _end(loop, method, run_folder)
+    try:
+        yield from loop.run()
+        yield from _end(loop, method, run_folder)
+    finally:
+        loop.reserve.release()
 
 
 def _encoded(progress: Iterator[Encoding[Any]], rows: int, stop: Stop) -> Generator[Event, None, Encoding[Any] | None]:
@@ -113,11 +119,15 @@ def _started(loop: Loop, method: Method) -> Started:
 
 def _end(loop: Loop, method: Method, run_folder: Path) -> Iterator[Event]:
     stopped = loop.steps_done < loop.steps
-    if loop.stop() == "cancel" or loop.steps_done == 0:
-        yield Cancelled(step=loop.steps_done)
+    if loop.stop() == "cancel" or loop.steps_done == 0 or (loop.stop() == "pause" and stopped):
+        yield _given_up(loop.stop, loop.steps_done)
         return
     output = run_folder / "adapter"
-    _save_whole(loop, method, output)
+    if not loop.reserve.is_used:
+        _save_if_there_is_room(loop, method, output)
+    if loop.reserve.is_used:
+        yield disk_full(run_folder, loop.saved_step, loop.reserve.size)
+        return
     yield Finished(
         output=str(output),
         steps=loop.steps_done,
@@ -134,11 +144,29 @@ def _end(loop: Loop, method: Method, run_folder: Path) -> Iterator[Event]:
     )
 
 
+def _given_up(stop: Stop, step: int = 0) -> Event:
+    return Paused(step=step) if stop() == "pause" else Cancelled(step=step)
+
+
+def _save_if_there_is_room(loop: Loop, method: Method, output: Path) -> None:
+    try:
+        loop.reserve.release()  # what it was kept for has been written
+        _save_whole(loop, method, output)
+    except (OSError, SafetensorError) as error:
+        if not is_disk_full(error):
+            raise
+        loop.reserve.is_used = True
+
+
 def _save_whole(loop: Loop, method: Method, output: Path) -> None:
     """Write what was trained beside its final place, proved to be readable there, then move it in one go."""
     temporary = output.with_name("adapter.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    method.save(temporary, Losses(trained=loop.eval_loss, base=loop.base_eval_loss))
+    try:
+        method.save(temporary, Losses(trained=loop.eval_loss, base=loop.base_eval_loss))
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(output, ignore_errors=True)
     os.replace(temporary, output)

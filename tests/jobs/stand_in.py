@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from core.events import Cancelled, Event, Failed, Finished, Preparing, Started, StepDone
+from core.events import Cancelled, Event, Failed, Finished, Paused, Preparing, Started, StepDone
 from jobs.home import RunFolder
 from jobs.journal import EventWriter, read_wish
 
@@ -57,6 +57,8 @@ def heeds(folder: RunFolder) -> Iterator[Event]:
         time.sleep(0.01)
     if wish == "cancel":
         yield Cancelled(step=step)
+    elif wish == "pause":
+        yield Paused(step=step)
     else:
         yield from _finish(folder, step, stopped=True)
 
@@ -82,6 +84,15 @@ def leaves_silently(_folder: RunFolder) -> Iterator[Event]:
     sys.exit(3)
 
 
+def runs_out_of_disk(folder: RunFolder) -> Iterator[Event]:
+    """The first time."""
+    if len((folder.path / "starts").read_text().splitlines()) == 1:
+        yield STARTED
+        yield Paused(step=1, title="The disk is full", detail="2 MB are needed", hint="Make room, then resume")
+    else:
+        yield from finishes(folder)
+
+
 def fails(_folder: RunFolder) -> Iterator[Event]:
     yield Failed(title="The loss is not a number", detail="step 7", hint="Lower the learning rate")
 
@@ -102,6 +113,7 @@ BEHAVIORS = {
         leaves_silently,
         fails,
         finishes_without_adapter,
+        runs_out_of_disk,
     )
 }
 

@@ -16,8 +16,9 @@ from jobs.home import PROJECT
 from jobs.journal import read_events, write_wish
 from jobs.processes import signal_group
 from jobs.scheduler import Patience, Scheduler
+from jobs.states import RunState, Wish
 from jobs.store import Store
-from jobs.views import Run, RunState
+from jobs.views import Run
 from tests.jobs.conftest import add_dataset_row, queue_run
 from tests.jobs.host import scheduler_on
 from tests.jobs.waiting import wait_for
@@ -106,6 +107,47 @@ def test_stopping_keeps_what_was_learned(begin: Begin, store: Store) -> None:
     assert store.ask_to_end("R1", "keep") == "stopping"
     run = until(scheduler, store, "finished")
     assert run.adapter_id is not None
+
+
+def test_a_paused_run_goes_on_when_it_is_resumed(begin: Begin, store: Store) -> None:
+    scheduler = begin("heeds", Patience())
+    pid = until(scheduler, store, "running").pid
+    assert store.ask_to_end("R1", "pause") == "pausing"
+    run = until(scheduler, store, "paused")
+    assert run.is_at_rest and not run.has_ended and run.error is None and run.adapter_id is None
+    assert pid is not None and not psutil.pid_exists(pid)
+    store.requeue("R1")
+    until(scheduler, store, "running")
+    store.ask_to_end("R1", "keep")
+    assert until(scheduler, store, "finished").adapter_id is not None
+
+
+def test_a_run_that_was_paused_by_a_full_disk_says_so_until_it_goes_on(begin: Begin, store: Store) -> None:
+    scheduler = begin("runs_out_of_disk")
+    error = until(scheduler, store, "paused").error
+    assert error is not None
+    assert (error.title, error.detail, error.hint) == ("The disk is full", "2 MB are needed", "Make room, then resume")
+    store.requeue("R1")
+    assert until(scheduler, store, "finished").error is None
+
+
+@pytest.mark.parametrize(
+    ("wishes", "state"), [(("pause", "keep"), "finished"), (("pause", "cancel"), "cancelled")]
+)
+def test_a_pause_may_become_an_end(begin: Begin, store: Store, wishes: tuple[Wish, ...], state: RunState) -> None:
+    scheduler = begin("heeds", Patience())
+    until(scheduler, store, "running")
+    for wish in wishes:
+        store.ask_to_end("R1", wish)
+    assert until(scheduler, store, "paused", "finished", "cancelled").state == state
+
+
+def test_a_run_paused_while_it_prepares_is_paused(begin: Begin, store: Store) -> None:
+    scheduler = begin("prepares_forever")
+    until(scheduler, store, "preparing")
+    wait_for(lambda: starts(store))
+    store.ask_to_end("R1", "pause")
+    assert until(scheduler, store, "paused", "interrupted").error is None
 
 
 def test_cancelling_gives_no_adapter(begin: Begin, store: Store) -> None:

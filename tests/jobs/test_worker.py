@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.config import RunConfig, parse, to_dict
 from core.data.records import Conversation, Message, write_records
-from core.events import Event, Failed, Finished
+from core.events import Event, Failed, Paused
 from jobs.home import PROJECT, Home, RunFolder
 from jobs.journal import read_events
 from tests.jobs.waiting import wait_for
@@ -63,15 +63,15 @@ def test_a_fault_of_ours_is_told_and_its_traceback_logged(home: Home, tiny_model
     assert "Traceback" in folder.log.read_text()
 
 
-def test_sigterm_while_it_steps_keeps_what_was_learned(home: Home, tiny_model: Path) -> None:
+def test_sigterm_while_it_steps_pauses_the_run(home: Home, tiny_model: Path) -> None:
     folder = run_folder(home, str(tiny_model), steps=100_000)
     worker = start(folder)
     wait_for(lambda: any(event.event == "step" for event in events_of(folder)), 120)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     last = events_of(folder)[-1]
-    assert isinstance(last, Finished) and last.stopped
-    assert (folder.adapter / "adapter_model.safetensors").is_file()
+    assert isinstance(last, Paused) and last.step > 0 and not last.title
+    assert (folder.path / "checkpoints" / f"step-{last.step:08d}").is_dir() and not folder.adapter.exists()
 
 
 def test_a_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(home: Home, tiny_model: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from core.events import Finished, Started
-from jobs.service import ENDED_STATES, Run
+from jobs.service import Run
 from ui import forms, markup, text
 from ui.story import Story
 
@@ -36,8 +36,8 @@ def progress(run: Run, story: Story, now: datetime) -> str:
 
 
 def problem(run: Run) -> str:
-    """Why it failed and what to do; nothing where it did not."""
-    if run.error is None or run.state not in ENDED_STATES:
+    """Why it failed or was paused, and what to do; nothing where somebody asked for it."""
+    if run.error is None or not run.is_at_rest:
         return ""
     return markup.banner(run.error.title, run.error.detail, run.error.hint)
 
@@ -183,7 +183,7 @@ def _run_item(run: Run, story: Story, now: datetime) -> str:
 
 
 def _figure(run: Run, story: Story) -> str:
-    if run.state in ("running", "stopping") and story.steps:
+    if run.state in ("running", "pausing", "paused", "stopping") and story.steps:
         return f"step {story.step:,} of {story.steps:,}"
     if len(story.evaluation.y) > 1:
         return f"{text.loss(story.evaluation.y[0])} → {text.loss(story.evaluation.y[-1])}"
@@ -195,10 +195,10 @@ def _progress_words(run: Run, story: Story) -> str:
         return "Waiting for its turn"
     if story.steps and (story.step or run.state != "preparing"):
         return f"Step {story.step:,} of {story.steps:,}"
-    if story.phase and not run.has_ended:
+    if story.phase and not run.is_at_rest:
         detail = f": {story.phase.detail}" if story.phase.detail else ""
         return f"{text.PHASE_WORDS.get(story.phase.phase, story.phase.phase)}{detail}"
-    return "Starting the worker" if not run.has_ended else "No step was made"
+    return "Starting the worker" if not run.is_at_rest else "No step was made"
 
 
 def _times(run: Run, story: Story, now: datetime) -> list[str]:

@@ -56,6 +56,7 @@ class Widgets:
     progress: gr.HTML
     verdict: gr.HTML
     tiles: gr.HTML
+    pause: gr.Button
     stop: gr.Button
     cancel: gr.Button
     resume: gr.Button
@@ -115,6 +116,11 @@ class RunsPage:
         self.service.stop_run(seen.run_id)
         return self.look(seen)
 
+    def pause(self, seen: Seen) -> News:
+        """Let it give the machine back, to go on when it is resumed."""
+        self.service.pause_run(seen.run_id)
+        return self.look(seen)
+
     def cancel(self, seen: Seen) -> News:
         """Give the run up."""
         self.service.cancel_run(seen.run_id)
@@ -156,7 +162,8 @@ class RunsPage:
         what, name = ("base", "model") if is_model else ("adapters", "adapter")
         return {
             widgets.head: run_view.head(run),
-            widgets.stop: gr.update(visible=run.state in ("preparing", "running")),
+            widgets.pause: gr.update(visible=run.state in ("queued", "preparing", "running")),
+            widgets.stop: gr.update(visible=run.state in ("preparing", "running", "pausing")),
             widgets.cancel: gr.update(visible=is_active),
             widgets.resume: gr.update(visible=run.state in RESUMABLE_STATES),
             widgets.download: gr.update(visible=has_result, link=zip_link, value=f"Download {name}"),
@@ -215,6 +222,7 @@ def _action_buttons() -> dict[str, gr.Button]:
         )
 
     return {
+        "pause": button("Pause", "pause-run"),
         "stop": button("Stop and keep", "stop-run"),
         "cancel": button("Cancel", "cancel-run", "stop"),
         "compare": button("Compare in Playground", "compare", "primary", link="/playground"),
@@ -233,7 +241,8 @@ def _wire(page: gr.Blocks, handlers: RunsPage) -> None:
     quietly = answers.tells(widgets.banner, clears=False)
     widgets.timer.tick(quietly(handlers.look), widgets.seen, widgets.all, **quick)
     clicks: list[tuple[gr.Button, Callable[[Seen], News]]] = [
-        (widgets.stop, handlers.stop), (widgets.cancel, handlers.cancel), (widgets.resume, handlers.resume),
+        (widgets.pause, handlers.pause), (widgets.stop, handlers.stop), (widgets.cancel, handlers.cancel),
+        (widgets.resume, handlers.resume),
     ]  # fmt: skip
     for button, handler in clicks:
         button.click(tells(handler), widgets.seen, widgets.all, trigger_mode="once", **quick)

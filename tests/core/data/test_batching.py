@@ -150,7 +150,7 @@ def test_rows_in_a_file_are_read_when_their_group_comes(groups: Any) -> None:
 
     store = Watched(None, np.dtype(np.uint16))
     for length in (5, 9, 7, 3, 8, 6, 4):
-        store.put(np.arange(length + 1, dtype=np.uint16), np.ones(length, np.bool_))
+        store.put(np.arange(length + 1, dtype=np.uint16), np.ones(length, np.bool_), 1)
     store.write()
     stream = groups(store, 10)
     assert len(next(stream)) == 1 and len(read) == 2

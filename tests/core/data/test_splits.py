@@ -30,7 +30,7 @@ def stored(rows: Sequence[Row]) -> ChatRows:
     """`rows`, whose labels are tokens that follow, in a store."""
     store = ChatRows(None, np.dtype(np.uint16))
     for row in rows:
-        store.put(np.array([*row.tokens, row.labels[-1]], np.uint16), np.array(row.labels) != IGNORE)
+        store.put(np.array([*row.tokens, row.labels[-1]], np.uint16), np.array(row.labels) != IGNORE, 1)
     store.write()
     return store
 

@@ -31,7 +31,7 @@ def chat_row(tokens: list[int], trained: list[bool]) -> Row:
 
 
 def put(store: ChatRows, tokens: list[int], trained: list[bool]) -> None:
-    assert store.put(np.array(tokens, store.token_type), np.array(trained)) == any(trained)
+    assert store.put(np.array(tokens, store.token_type), np.array(trained), 1) == any(trained)
 
 
 def filled(scratch: Path | None = None, rows: int = 20) -> tuple[ChatRows, list[Row]]:
@@ -72,7 +72,7 @@ def test_rows_of_classes_come_back_too(rows: list[tuple[list[tuple[int, int]], i
     store, expected = ClassRows(None, SHORT, has_types=has_types), []
     for pairs, label in rows:
         tokens, types = [token for token, _ in pairs], [kind for _, kind in pairs]
-        store.put(tokens, types, label)
+        store.put(tokens, types, label, 1)
         expected.append(ClassRow(tokens, label, types if has_types else None))
     store.write()
     assert list(store) == expected
@@ -105,7 +105,7 @@ def test_a_row_takes_16_bytes_of_memory() -> None:
 
 def test_a_token_that_does_not_fit_is_not_made_another() -> None:
     with pytest.raises(OverflowError):
-        ClassRows(None, SHORT, has_types=False).put([65536], [], 0)
+        ClassRows(None, SHORT, has_types=False).put([65536], [], 0, 1)
 
 
 def test_tokens_are_as_narrow_as_the_vocabulary_allows() -> None:

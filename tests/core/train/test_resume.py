@@ -11,6 +11,7 @@ from core.events import (
     Cancelled,
     Event,
     Finished,
+    Paused,
     Preparing,
     Saved,
     Started,
@@ -39,16 +40,27 @@ def test_cancel_ends_the_run_without_an_adapter_but_with_a_checkpoint(make: Make
     assert not (run.folder / "adapter").exists() and run.checkpoints == ["step-00000002", "step-00000003"]
 
 
-@pytest.mark.parametrize("answer", ["keep", "cancel"])
+def test_pause_leaves_a_checkpoint_and_no_adapter(make: Make) -> None:
+    run = make()
+    events = run.carry_out(until_step=3, answer="pause")
+    assert [event.event for event in events[-2:]] == ["saved", "paused"] and events[-1] == Paused(step=3)
+    assert not (run.folder / "adapter").exists() and run.checkpoints == ["step-00000002", "step-00000003"]
+
+
+def test_a_pause_after_the_last_step_changes_nothing(make: Make) -> None:
+    assert isinstance(make().carry_out(until_step=8, answer="pause")[-1], Finished)
+
+
+@pytest.mark.parametrize("answer", ["keep", "cancel", "pause"])
 @pytest.mark.parametrize("phase", ["fetching", "loading", "injecting", "tokenizing"])
-def test_a_stop_before_the_first_step_is_a_cancel(make: Make, answer: str, phase: str) -> None:
+def test_a_stop_before_the_first_step_leaves_nothing(make: Make, answer: str, phase: str) -> None:
     run = make()
     seen: list[Event] = []
     for event in run.events():
         seen.append(event)
         if isinstance(event, Preparing) and event.phase == phase:
             run.answer = answer
-    assert seen[-1] == Cancelled(step=0) and not of_kind(seen, StepDone)
+    assert seen[-1] == (Paused if answer == "pause" else Cancelled)(step=0) and not of_kind(seen, StepDone)
     assert not (run.folder / "adapter").exists() and run.checkpoints == []
 
 
@@ -60,7 +72,7 @@ def test_a_cancel_during_the_last_evaluation_is_a_cancel(make: Make) -> None:
 
 @pytest.mark.parametrize(
     ("until_step", "answer", "bits"),
-    [(3, "cancel", 32), (5, None, 32), (1, None, 32), (8, "cancel", 32), (3, "cancel", 4), (5, None, 8)],
+    [(3, "cancel", 32), (5, None, 32), (1, None, 32), (8, "cancel", 32), (3, "pause", 4), (5, None, 8)],
 )
 def test_stopping_and_going_on_gives_the_bits_of_never_stopping(
     make: Make, until_step: int, answer: str | None, bits: int

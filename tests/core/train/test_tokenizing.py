@@ -9,7 +9,7 @@ import pytest
 
 from core.data import encoding
 from core.data.records import Record, read_records, write_records
-from core.events import Cancelled, Event, Preparing, Started
+from core.events import Cancelled, Event, Paused, Preparing, Started
 from core.train import run as run_module
 from tests.core.train.running import RECORDS, Make, of_kind, same_bits
 
@@ -26,7 +26,7 @@ def test_a_run_tells_how_far_tokenizing_is(make: Make) -> None:
     assert told[place : place + 4] == ["10 rows", "4 of 10 rows", "8 of 10 rows", "10 of 10 rows"]
 
 
-@pytest.mark.parametrize("answer", ["keep", "cancel"])
+@pytest.mark.parametrize("answer", ["keep", "cancel", "pause"])
 def test_a_run_can_be_stopped_while_it_tokenizes(make: Make, answer: str) -> None:
     run, seen, read = make(), list[Event](), list[Record]()
 
@@ -42,7 +42,7 @@ def test_a_run_can_be_stopped_while_it_tokenizes(make: Make, answer: str) -> Non
         seen.append(event)
         if isinstance(event, Preparing) and event.detail == "4 of 10 rows":
             run.answer = answer
-    assert isinstance(seen[-1], Cancelled) and not of_kind(seen, Started)
+    assert isinstance(seen[-1], Paused if answer == "pause" else Cancelled) and not of_kind(seen, Started)
     assert len(read) == 8  # the batch that was under way is the last
 
 
