@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from core.errors import RunError, UserError
 from core.events import Cancelled, Event, Failed, Finished, Paused, Started
+from core.train.disk import give_up_reserve
 from jobs.adapters import describe_adapter
 from jobs.home import Home
 from jobs.journal import read_events, read_wish, write_wish
@@ -217,7 +218,8 @@ class Scheduler:
             signal_group(worker.pid, worker.birth, signal.SIGTERM)
 
     def _conclude(self, watch: _Watch) -> None:
-        """Put the end of a run on record whose worker has gone."""
+        """Put the end of a run on record whose worker has gone, and give back what it had set aside."""
+        give_up_reserve(self._home.run(watch.attempt.run_id).path)
         attempt, last = watch.attempt, watch.last
         if isinstance(last, Finished):
             self._register(attempt, last)

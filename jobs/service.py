@@ -36,6 +36,7 @@ from jobs.journal import read_events, write_wish
 from jobs.launchers.local import LocalLauncher, child_environment
 from jobs.machine import gpu_names
 from jobs.names import checked_name
+from jobs.room import needed_bytes, require_room
 from jobs.scheduler import Scheduler
 from jobs.states import ACTIVE_STATES, ENDED_STATES, RESUMABLE_STATES, RunState, Wish
 from jobs.store import Store
@@ -200,12 +201,15 @@ class Service:
         Raises:
             NotFound: the dataset is not there.
             ConfigError, ModelError: as `check_task` and `estimate`.
+            RunError: the disk has no room for it.
         """
         if key is not None and (known := self._store.run_submitted_as(key)) is not None:
             return known
         self.check_task(config)
         config = bases.with_absolute_base(config, self._models_root)
-        estimates.estimate(config, self._models_root)
+        estimate = estimates.estimate(config, self._models_root)
+        if estimate is not None:
+            require_room(self._home, needed_bytes(config, estimate))
         run_id = new_id()
         folder = self._home.run(run_id)
         folder.path.mkdir()

@@ -3,6 +3,9 @@
 It tells everything it does by appending events to the run's folder and is told to end by the `control` file there, so
 it needs neither the store nor the process that started it. Standard error goes to the run's log.
 
+Where the disk is full, so that not even an event can be written, the room that the run has set aside is given up: the
+event is written there, and the run pauses.
+
 Until the first step there is nothing to keep, and SIGTERM ends the process at once; from then on it means: pause, as
 when the machine shuts down.
 """
@@ -21,8 +24,9 @@ import orjson
 
 from core.config import parse
 from core.errors import UserError
-from core.events import Event, Failed, Started
+from core.events import Event, Failed, Paused, Started
 from core.models.catalogue import default_models_root
+from core.train.disk import disk_full, give_up_reserve, is_disk_full
 from jobs.home import RunFolder
 from jobs.journal import EventWriter, read_wish
 from jobs.logs import set_up_logging
@@ -39,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     folder = RunFolder(options.run_folder.resolve())
     with EventWriter(folder.events) as journal:
         try:
-            return _tell(_events(folder), journal)
+            stop = _Stop(folder.control)
+            return _tell(_events(folder, stop), _Teller(journal, folder, stop))
         except UserError as error:
             log.info("The run failed: %s", error, exc_info=error)
             journal.write(Failed(title=error.title, detail=error.detail, hint=error.hint))
@@ -57,21 +62,45 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _tell(events: Iterator[Event], journal: EventWriter) -> int:
+def _tell(events: Iterator[Event], teller: _Teller) -> int:
     for event in events:
-        journal.write(event)
+        teller.tell(event)
         if isinstance(event, Failed):
             return 1
     return 0
 
 
-def _events(folder: RunFolder) -> Iterator[Event]:
+class _Teller:
+    """Writes events down, on a full disk too."""
+
+    def __init__(self, journal: EventWriter, folder: RunFolder, stop: _Stop) -> None:
+        self._journal, self._folder, self._stop = journal, folder, stop
+        self._missing = 0
+
+    def tell(self, event: Event) -> None:
+        """Write `event`; one that could not be written before makes the run pause, and says why.
+
+        Raises:
+            OSError: it cannot be written even in the room that was set aside.
+        """
+        if self._missing and isinstance(event, Paused) and not event.title:
+            event = disk_full(self._folder.path, event.step, self._missing)
+        try:
+            self._journal.write(event)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self._missing = give_up_reserve(self._folder.path)
+            self._stop.pause()
+            self._journal.write(event)
+
+
+def _events(folder: RunFolder, stop: _Stop) -> Iterator[Event]:
     config = parse(orjson.loads(folder.config.read_bytes()))
     from core.data.records import read_records
     from core.train.memory import cap_memory
     from core.train.run import carry_out  # torch comes in here, after everything that can be wrong without it
 
-    stop = _Stop(folder.control)
     for event in carry_out(
         config,
         records=read_records(folder.home.records(config.data.dataset_id)),
@@ -86,20 +115,24 @@ def _events(folder: RunFolder) -> Iterator[Event]:
 
 
 class _Stop:
-    """Answers whether the run is to end: because the control file says so, or a SIGTERM came."""
+    """Answers whether the run is to end: because the control file says so, a SIGTERM came, or the disk is full."""
 
     def __init__(self, control: Path) -> None:
         self._control = control
-        self._was_terminated = False
+        self._is_pausing = False
 
     def __call__(self) -> str | None:
-        return read_wish(self._control) or ("pause" if self._was_terminated else None)
+        return read_wish(self._control) or ("pause" if self._is_pausing else None)
 
     def heed_sigterm(self) -> None:
         signal.signal(signal.SIGTERM, self._terminate)
 
     def _terminate(self, _number: int, _frame: types.FrameType | None) -> None:
-        self._was_terminated = True
+        self.pause()
+
+    def pause(self) -> None:
+        """From now on answer that it is to pause, unless something else is wished."""
+        self._is_pausing = True
 
 
 if __name__ == "__main__":

@@ -126,6 +126,8 @@ SETTINGS: tuple[Setting, ...] = (
             hint="A batch above it is fed in parts (gradient accumulation): less memory, the same result"),
     Setting(path="optim.checkpointing", label="Gradient checkpointing", kind="toggle",
             hint="Keeps much less in memory and computes it twice, for about half more time; the same result"),
+    Setting(path="optim.checkpoints", label="Checkpoints kept", kind="integer",
+            hint="The newest ones, each as large as shown on the run's page"),
     Setting(path="seed", label="Seed", kind="integer",
             hint="The same seed repeats the run"),
     _variant(HOW, "lora.use_dora", "DoRA", "toggle",

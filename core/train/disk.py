@@ -42,11 +42,19 @@ def disk_full(folder: Path, step: int, needed: int) -> Paused:
     return Paused(step=step, title="The disk is full", detail=figures, hint="Make room, then resume the run")
 
 
+def give_up_reserve(folder: Path) -> int:
+    """Remove what the run in `folder` has set aside, if anything; how much that was."""
+    path = folder / RESERVE_FILE
+    size = path.stat().st_size if path.exists() else 0
+    path.unlink(missing_ok=True)
+    return size
+
+
 class Reserve:
     """Room of `size` bytes in `folder`. `is_used` says that it had to be given up."""
 
     def __init__(self, folder: Path, size: int) -> None:
-        self.size, self._path = size, folder / RESERVE_FILE
+        self.size, self._folder = size, folder
         self.is_used = False
 
     def set_aside(self) -> None:
@@ -56,8 +64,8 @@ class Reserve:
             OSError: there is not so much of it; nothing is taken.
         """
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("wb") as file:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with (self._folder / RESERVE_FILE).open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, max(1, self.size))
         except OSError:
             self.release()
@@ -65,7 +73,7 @@ class Reserve:
 
     def release(self) -> None:
         """Give it back."""
-        self._path.unlink(missing_ok=True)
+        give_up_reserve(self._folder)
 
     def write(self, work: Callable[[], Result]) -> Result:
         """What `work`, which writes something, whole or not at all, answers; if the disk is full, it is done again in

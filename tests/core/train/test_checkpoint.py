@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from core.models.precision import Precision
+from core.train import checkpoint
 from core.train.checkpoint import (
+    MANIFEST_FILE,
     PRECISION_FILE,
     STATE_FILE,
     TENSORS_FILE,
@@ -36,8 +38,8 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def save(self, folder: Path, step: int) -> Path:
-        return save_checkpoint(folder, step, self.parameters, self.optimizer, {"tokens": 7.0 * step})
+    def save(self, folder: Path, step: int, kept: int = 2) -> Path:
+        return save_checkpoint(folder, step, self.parameters, self.optimizer, {"tokens": 7.0 * step}, kept)
 
     def restore(self, folder: Path) -> tuple[int, dict[str, float], list[str]]:
         return restore(folder, self.parameters, self.optimizer)
@@ -83,6 +85,23 @@ def test_the_newest_and_the_one_before_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000011", "step-00000012"]
 
 
+@pytest.mark.parametrize("kept", [1, 3])
+def test_so_many_are_kept_as_are_asked_for(tmp_path: Path, kept: int) -> None:
+    training = Training()
+    for step in range(1, 6):
+        training.save(tmp_path, step, kept)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{n:08d}" for n in range(6 - kept, 6)]
+
+
+def test_one_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = run(tmp_path, 2)
+    for broken in ("save_file", "_flush"):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="no room"):
+            patch.setattr(checkpoint, broken, lambda *_: (_ for _ in ()).throw(OSError("no room")))
+            training.save(tmp_path, 3)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+
+
 def truncate(path: Path) -> None:
     content = (path / TENSORS_FILE).read_bytes()
     (path / TENSORS_FILE).write_bytes(content[:-5])
@@ -110,6 +129,9 @@ DAMAGES: list[Callable[[Path], object]] = [
     lambda path: (path / STATE_FILE).write_text(""),
     lambda path: (path / STATE_FILE).write_text("[1, 2]"),
     lambda path: (path / STATE_FILE).write_text(json.dumps({"step": 3})),
+    lambda path: (path / MANIFEST_FILE).unlink(),
+    lambda path: (path / MANIFEST_FILE).write_text("{}"),
+    lambda path: (path / MANIFEST_FILE).write_text((path / MANIFEST_FILE).read_text()[:-9]),
     lambda path: (path / STATE_FILE).write_bytes(b"\xff\x00"),
 ]
 

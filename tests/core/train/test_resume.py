@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.adapters.peft_format import read_adapter
+from core.errors import RunError
 from core.events import (
     Cancelled,
     Event,
@@ -113,6 +114,16 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_named(make: Make) -> Non
     assert "Resumed after step 4" in notes(events)
     assert same_bits(straight, damaged)
     assert of_kind(events, Saved)[0].step == 6
+
+
+def test_where_no_checkpoint_can_be_read_the_run_is_refused_and_not_begun_anew(make: Make) -> None:
+    run = make()
+    run.carry_out(until_step=5)
+    for name in run.checkpoints:
+        (run.folder / "checkpoints" / name / TENSORS_FILE).write_bytes(b"")
+    with pytest.raises(RunError, match="None of the run's checkpoints can be read.*step-00000004, step-00000002"):
+        run.carry_out()
+    assert run.checkpoints == ["step-00000002", "step-00000004"]
 
 
 def test_a_finished_run_carried_out_again_gives_the_same_adapter(make: Make) -> None:

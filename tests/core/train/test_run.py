@@ -32,7 +32,7 @@ from core.events import (
     to_json,
 )
 from core.models.load import LoadedModel
-from core.train.checkpoint import STATE_FILE, TENSORS_FILE
+from core.train.checkpoint import MANIFEST_FILE, TENSORS_FILE
 from core.train.objective import summed_loss
 from tests.core.tiny import VOCABULARY, conversation, packed_logits, plain_logits, tiny_llama
 from tests.core.train.architectures import save_with_tokenizer
@@ -235,7 +235,7 @@ def test_a_run_that_diverges_fails_and_leaves_no_adapter(make: Make) -> None:
     run.carry_out(until_step=5)
     plant_nan(run.folder / "checkpoints" / "step-00000004")
     before = run.checkpoints
-    with pytest.raises(RunError, match="diverged at step 5"):
+    with pytest.raises(RunError, match=r"diverged at step 5.*on the dataset's rows \d+, \d+, \d+, \d+;"):
         run.carry_out()
     assert not (run.folder / "adapter").exists() and run.checkpoints == before
 
@@ -244,9 +244,9 @@ def plant_nan(checkpoint: Path) -> None:
     tensors = load_file(checkpoint / TENSORS_FILE)
     next(iter(tensors.values())).view(-1)[0] = torch.nan
     save_file(tensors, checkpoint / TENSORS_FILE)
-    state = json.loads((checkpoint / STATE_FILE).read_text())
-    state["sha256"] = hashlib.sha256((checkpoint / TENSORS_FILE).read_bytes()).hexdigest()
-    (checkpoint / STATE_FILE).write_text(json.dumps(state))
+    manifest = json.loads((checkpoint / MANIFEST_FILE).read_text())
+    manifest[TENSORS_FILE]["sha256"] = hashlib.sha256((checkpoint / TENSORS_FILE).read_bytes()).hexdigest()
+    (checkpoint / MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
 def test_an_absurd_learning_rate_ends_in_an_error_or_in_a_finite_adapter(make: Make) -> None:
