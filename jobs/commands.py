@@ -82,9 +82,9 @@ def _submit(service: Service, recipe: Recipe) -> Run:
 def _follow(service: Service, run: Run, json: bool, output: Path | None = None, offset: int = 0) -> None:
     from jobs.following import Follower, RunLeft, report_json, report_text
 
-    active = service.machine().active_run
-    if active is not None and active.id != run.id:
-        typer.echo(f"Waiting for the run {active.name} ({active.id}) to end.", err=True)
+    for active in service.machine().active_runs:
+        if active.id != run.id:
+            typer.echo(f"The run {active.name} ({active.id}) is being carried out.", err=True)
     service.start()
     report = report_json if json else report_text
     try:

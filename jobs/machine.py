@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 
 NVIDIA_SMI_TIMEOUT_SECONDS = 10
+CPU = "cpu"
 
 
+def devices() -> tuple[str, ...]:
+    """The places for one run each: every GPU, as `cuda:0`, or the CPU where there is none."""
+    return tuple(f"cuda:{number}" for number in range(len(gpu_names()))) or (CPU,)
+
+
+@functools.cache
 def gpu_names() -> tuple[str, ...]:
-    """The GPUs that the driver's own tool lists; none where there is no such tool. Takes up to seconds."""
+    """The GPUs that the driver's own tool lists; none where there is no such tool. The first call takes seconds."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ()

@@ -12,7 +12,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.errors import RunError, UserError
@@ -22,6 +22,7 @@ from jobs.adapters import describe_adapter
 from jobs.home import Home
 from jobs.journal import read_events, read_wish, write_wish
 from jobs.launchers.local import LocalLauncher, Worker
+from jobs.machine import CPU
 from jobs.processes import is_alive, signal_group
 from jobs.states import Wish
 from jobs.store import Attempt, Store
@@ -66,7 +67,9 @@ class _Watch:
 
 
 class Scheduler:
-    """One thread on one home. `make_room` is called before a run starts, to free the device."""
+    """One thread on one home. `devices` says what there is, a place for one run each; `make_room` is called before a run
+    starts, to free its device.
+    """
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Scheduler:
         launcher: LocalLauncher,
         *,
         make_room: Callable[[], None] = lambda: None,
+        devices: Callable[[], Sequence[str]] = lambda: (CPU,),
         patience: Patience | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,6 +85,7 @@ class Scheduler:
         self._home: Home = store.home
         self._launcher = launcher
         self._make_room = make_room
+        self._devices = devices
         self._patience = patience or Patience()
         self._monotonic = monotonic
         self._watches: dict[str, _Watch] = {}
@@ -107,13 +112,13 @@ class Scheduler:
         self._launcher.let_go()
 
     def tick(self) -> None:
-        """Follow every active run, then start one if none is active."""
+        """Follow every active run, then start as many as there are free devices for."""
         attempts = self._store.attempts()
         self._forget_all_but(attempts)
         for attempt in attempts:
             self._follow(attempt)
-        if self._store.has_queued_run():
-            self._start_next()
+        while self._store.next_device(self._devices()) is not None and self._start_next():
+            pass
 
     def _loop(self) -> None:
         while not self._closing:
@@ -126,30 +131,32 @@ class Scheduler:
 
     # -- starting ------------------------------------------------------------------------------------------------
 
-    def _start_next(self) -> None:
+    def _start_next(self) -> bool:
+        """Whether a run was started, or tried to."""
         self._make_room()
         started: list[Worker] = []
         chosen: list[str] = []
 
-        def launch(run_id: str) -> Worker:
+        def launch(run_id: str, device: str) -> Worker:
             chosen.append(run_id)
             folder = self._home.run(run_id)
             folder.control.unlink(missing_ok=True)
-            started.append(self._launcher.launch(folder))
+            started.append(self._launcher.launch(folder, device))
             return started[0]
 
         try:
-            attempt = self._store.claim(launch)
+            attempt = self._store.claim(launch, self._devices())
         except RunError as error:
             self._store.fail_to_start(chosen[0], _problem(error))
-            return
+            return True
         except BaseException:
             for worker in started:
                 self._launcher.abandon(worker)
             raise
         if attempt is not None:
             self._launcher.open_gate(attempt.worker)
-            log.info("Run %s started as process %d", attempt.run_id, attempt.worker.pid)
+            log.info("Run %s started on %s as process %d", attempt.run_id, attempt.device, attempt.worker.pid)
+        return attempt is not None
 
     # -- following -----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -34,7 +33,7 @@ from jobs.home import open_home
 from jobs.ids import new_id
 from jobs.journal import read_events, write_wish
 from jobs.launchers.local import LocalLauncher, child_environment
-from jobs.machine import gpu_names
+from jobs.machine import devices, gpu_names
 from jobs.names import checked_name
 from jobs.room import needed_bytes, require_room
 from jobs.scheduler import Scheduler
@@ -102,7 +101,7 @@ class Service:
         self._environment = child_environment(self._models_root)
         self._chat = ChatClient(self._models_root, self._home.chat_log, self._environment)
         launcher = LocalLauncher(self._environment)
-        self._scheduler = Scheduler(self._store, launcher, make_room=self._chat.leave_if_idle)
+        self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._chat.leave_if_idle)
 
     def start(self) -> None:
         """Start queued runs and follow active ones from now on."""
@@ -293,6 +292,27 @@ class Service:
         self._scheduler.wake()
         return run
 
+    def queue(self) -> tuple[Run, ...]:
+        """The runs that wait, the next one first."""
+        return self._store.queue()
+
+    def reorder_run(self, run_id: str, by: int) -> None:
+        """Let a waiting run go so many places back in the queue, or forward where `by` is below 0.
+
+        Raises:
+            NotFound: there is no such run.
+            RunError: it does not wait.
+        """
+        self._store.reorder(run_id, by)
+
+    def set_priority(self, run_id: str, priority: int) -> None:
+        """How urgent a run is: 0 is usual, above it comes first, below it last.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        self._store.set_priority(run_id, priority)
+
     def _ask_to_end(self, run_id: str, wish: Wish) -> None:
         if self._store.ask_to_end(run_id, wish) in ACTIVE_STATES:
             write_wish(self._home.run(run_id).control, wish)
@@ -385,19 +405,15 @@ class Service:
     # -- machine -------------------------------------------------------------------------------------------------
 
     def machine(self) -> Machine:
-        """What this machine has free at the moment, and which run it carries out."""
+        """What this machine has free at the moment, and which runs it carries out."""
         memory = psutil.virtual_memory()
         return Machine(
             cpu_count=os.cpu_count() or 1,
             memory_total_bytes=memory.total,
             memory_free_bytes=memory.available,
-            gpus=self._gpus,
-            active_run=self._store.active_run(),
+            gpus=gpu_names(),
+            active_runs=self._store.active_runs(),
         )
-
-    @cached_property
-    def _gpus(self) -> tuple[str, ...]:
-        return gpu_names()
 
 
 def _as_trained(adapter: Adapter, run: Run | None) -> Adapter:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +23,7 @@ from jobs.database import Database
 from jobs.home import Home
 from jobs.ids import new_id
 from jobs.launchers.local import Worker
+from jobs.machine import CPU
 from jobs.states import ACTIVE_STATES, Move, Outcome, RunState, Wish
 from jobs.views import Adapter, Dataset, Run, RunProblem
 
@@ -35,6 +36,7 @@ class Attempt:
     number: int
     state: RunState
     worker: Worker
+    device: str
     events_offset: int
     wish: Wish | None
 
@@ -116,31 +118,62 @@ class Store:
         """Raises: NotFound."""
         return _run(self._find(_RUNS.where(tables.runs.c.id == run_id), "run", run_id))
 
-    def active_run(self) -> Run | None:
-        """The run that holds the device, if one does."""
+    def active_runs(self) -> tuple[Run, ...]:
+        """The runs that hold a device."""
         with self._database.read() as connection:
-            row = _one(connection, _RUNS.where(tables.runs.c.state.in_(ACTIVE_STATES)))
-            return _run(row) if row is not None else None
+            return tuple(_run(row) for row in connection.execute(_RUNS.where(_IS_ACTIVE)).mappings())
 
-    def has_queued_run(self) -> bool:
-        """Whether a run waits and none holds the device; only a hint, since another process may be faster."""
-        states = select(tables.runs.c.state).where(tables.runs.c.state.in_(("queued", *ACTIVE_STATES))).distinct()
+    def queue(self) -> tuple[Run, ...]:
+        """The runs that wait, the next one first."""
         with self._database.read() as connection:
-            return connection.execute(states).scalars().all() == ["queued"]
+            waiting = _RUNS.filter(tables.runs.c.state == "queued").order_by(*_QUEUE)
+            return tuple(_run(row) for row in connection.execute(waiting).mappings())
 
-    def claim(self, launch: Callable[[str], Worker]) -> Attempt | None:
-        """Start the run that has waited longest, unless another is active; None where there is nothing to start.
+    def next_device(self, devices: Sequence[str]) -> str | None:
+        """One of `devices` that is free while a run waits; only a hint, since another process may be faster."""
+        with self._database.read() as connection:
+            return _free(connection, devices) if _one(connection, _WAITING) is not None else None
 
-        `launch` is called with the run's id while this process alone may write, so no other can start the same run.
-        What it started must wait for word before it acts: only once this returns is the start on record.
+    def reorder(self, run_id: str, by: int) -> None:
+        """Let a waiting run change places with those behind it (`by` above 0) or before it, so many of them.
+
+        Raises:
+            NotFound: there is no such run.
+            RunError: it does not wait.
         """
         with self._database.write() as connection:
-            active = select(tables.runs.c.id).where(tables.runs.c.state.in_(ACTIVE_STATES))
-            if connection.execute(active).first() is not None:
-                return None
-            queued = select(tables.runs).filter_by(state="queued").order_by(tables.runs.c.queued_at, tables.runs.c.id)
-            row = _one(connection, queued)
-            if row is None:
+            rows = connection.execute(_WAITING).mappings().all()
+            order = [row["id"] for row in rows]
+            if run_id in order:
+                place = order.index(run_id)
+                order.insert(max(0, place + by), order.pop(place))
+                for row, moved in zip(rows, order, strict=True):
+                    values = {"priority": row["priority"], "queued_at": row["queued_at"]}
+                    connection.execute(update(tables.runs).filter_by(id=moved).values(**values))
+                return
+        run = self.run(run_id)
+        raise RunError(f"The run {run.name} is not in the queue: it is {run.state}")
+
+    def set_priority(self, run_id: str, priority: int) -> None:
+        """How urgent a run is; the more urgent ones are started first, whenever they came.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        with self._database.write() as connection:
+            connection.execute(update(tables.runs).filter_by(id=run_id).values(priority=priority))
+        self.run(run_id)
+
+    def claim(self, launch: Callable[[str, str], Worker], devices: Sequence[str] = (CPU,)) -> Attempt | None:
+        """Start the most urgent of the runs that wait, of these the one that has waited longest; None where there is
+        nothing to start, or every device has its run.
+
+        `launch` is called with the run's id and its device while this process alone may write, so no other can start
+        the same run. What it started must wait for word before it acts: only once this returns is the start on record.
+        """
+        with self._database.write() as connection:
+            device, row = _free(connection, devices), _one(connection, _WAITING)
+            if row is None or device is None:
                 return None
             events = self.home.run(row["id"]).events
             values: dict[str, Any] = {
@@ -149,15 +182,15 @@ class Store:
                 "events_offset": events.stat().st_size if events.exists() else 0,
                 "started_at": row["started_at"] or self._clock(),
             }
-            worker = launch(row["id"])
-            values |= {"pid": worker.pid, "birth": worker.birth}
+            worker = launch(row["id"], device)
+            values |= {"pid": worker.pid, "birth": worker.birth, "device": device}
             connection.execute(update(tables.runs).filter_by(id=row["id"]).values(**values))
             return _attempt({**row, **values})
 
     def attempts(self) -> tuple[Attempt, ...]:
         """Every active run's attempt."""
         with self._database.read() as connection:
-            rows = connection.execute(select(tables.runs).where(tables.runs.c.state.in_(ACTIVE_STATES))).mappings()
+            rows = connection.execute(select(tables.runs).where(_IS_ACTIVE)).mappings()
             return tuple(_attempt(row) for row in rows)
 
     def begin_steps(self, attempt: Attempt) -> None:
@@ -264,6 +297,17 @@ _RUNS = (
 )
 
 
+_IS_ACTIVE = tables.runs.c.state.in_(ACTIVE_STATES)
+_QUEUE = (tables.runs.c.priority.desc(), tables.runs.c.queued_at, tables.runs.c.id)
+_WAITING = select(tables.runs).filter_by(state="queued").order_by(*_QUEUE)
+
+
+def _free(connection: Connection, devices: Sequence[str]) -> str | None:
+    """The first of `devices` that has no run."""
+    taken = set(connection.execute(select(tables.runs.c.device).where(_IS_ACTIVE)).scalars())
+    return next((device for device in devices if device not in taken), None)
+
+
 def _one(connection: Connection, query: Select[Any]) -> RowMapping | None:
     return connection.execute(query.limit(1)).mappings().first()
 
@@ -301,6 +345,7 @@ def _attempt(row: Any) -> Attempt:
         number=row["attempt"],
         state=row["state"],
         worker=worker,
+        device=row["device"],
         events_offset=row["events_offset"],
         wish=row["wish"],
     )
@@ -321,6 +366,8 @@ def _run(row: RowMapping) -> Run:
         started_at=_moment(row["started_at"]),
         ended_at=_moment(row["ended_at"]),
         pid=row["pid"] if row["state"] in ACTIVE_STATES else None,
+        device=row["device"] if row["state"] in ACTIVE_STATES else None,
+        priority=row["priority"],
         error=problem,
         adapter_id=row["adapter_id"],
     )

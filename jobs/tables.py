@@ -37,6 +37,8 @@ runs = Table(
     Column("birth", Text),
     Column("events_offset", Integer, nullable=False, default=0),
     Column("wish", Text),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("device", Text),
     Column("error_title", Text),
     Column("error_detail", Text),
     Column("error_hint", Text),

@@ -35,6 +35,8 @@ class Run:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     pid: int | None = None
+    device: str | None = None
+    priority: int = 0
     error: RunProblem | None = None
     adapter_id: str | None = None
 
@@ -135,7 +137,7 @@ class Machine:
     memory_total_bytes: int
     memory_free_bytes: int
     gpus: tuple[str, ...]
-    active_run: Run | None
+    active_runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

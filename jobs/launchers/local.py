@@ -18,6 +18,7 @@ from pathlib import Path
 from core.errors import RunError
 from core.models.catalogue import MODELS_VARIABLE
 from jobs.home import PROJECT, RunFolder
+from jobs.machine import CPU
 from jobs.processes import birth
 
 GATED = "--gated"
@@ -52,6 +53,11 @@ def child_environment(models_root: Path) -> dict[str, str]:
     return {**TUNING, **os.environ, **CHILD_ENVIRONMENT, MODELS_VARIABLE: str(models_root)}
 
 
+def _visible(device: str) -> dict[str, str]:
+    kind, _, number = device.partition(":")
+    return {"CUDA_VISIBLE_DEVICES": number} if kind == "cuda" else {}
+
+
 @dataclass(slots=True)
 class LocalLauncher:
     """Starts `command` with a run's folder as its last argument, and knows how those that it started ended."""
@@ -60,8 +66,8 @@ class LocalLauncher:
     command: Sequence[str] = WORKER_COMMAND
     _children: dict[Worker, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def launch(self, folder: RunFolder) -> Worker:
-        """A new worker, waiting at its gate.
+    def launch(self, folder: RunFolder, device: str = CPU) -> Worker:
+        """A new worker, waiting at its gate, that sees of all GPUs the one that is its `device`.
 
         Raises:
             RunError: the machine has no room for another process.
@@ -71,7 +77,7 @@ class LocalLauncher:
                 child = subprocess.Popen(
                     [*self.command, str(folder.path)],
                     cwd=PROJECT,
-                    env=dict(self.environment),
+                    env={**self.environment, **_visible(device)},
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,

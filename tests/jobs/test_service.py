@@ -194,7 +194,7 @@ def test_the_log_is_shown_from_its_end(service: Service, dataset_file: Path, tin
 def adapter_id(service: Service, dataset_file: Path, tiny_model: Path) -> str:
     run = service.submit(config_on(service, dataset_file, tiny_model, rank=4))
     write_adapter(service.home / "runs" / run.id / "adapter")
-    attempt = service._store.claim(lambda run_id: service._scheduler._launcher.launch(service._home.run(run_id)))
+    attempt = service._store.claim(lambda run_id, _: service._scheduler._launcher.launch(service._home.run(run_id)))
     assert attempt is not None
     service._scheduler._launcher.abandon(attempt.worker)
     from jobs.adapters import describe_adapter
@@ -272,7 +272,7 @@ def test_a_chat_that_cannot_work_is_refused_at_once(
 def test_the_machine_says_what_it_has(service: Service) -> None:
     machine = service.machine()
     assert machine.cpu_count >= 1 and 0 < machine.memory_free_bytes <= machine.memory_total_bytes
-    assert machine.active_run is None
+    assert machine.active_runs == ()
 
 
 def test_a_home_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_real_run_is_carried_out_stopped_and_resumed(service: Service, dataset
     run = service.submit(config)
     service.start()
     wait_for(lambda: any(event.event == "step" for event in service.events(run.id)[0]), 120)
-    assert service.machine().active_run == service.run(run.id)
+    assert service.machine().active_runs == (service.run(run.id),)
     service.cancel_run(run.id)
     wait_for(lambda: service.run(run.id).has_ended)
     assert service.run(run.id).state == "cancelled"

@@ -33,7 +33,7 @@ def finish(service: Service, data: Path, model: Path, **values: Any) -> str:
     run = service.submit(config)
     write = write_model if config.method == "full" else write_adapter
     write(service.home / "runs" / run.id / "adapter")
-    attempt = service._store.claim(lambda run_id: service._scheduler._launcher.launch(service._home.run(run_id)))
+    attempt = service._store.claim(lambda run_id, _: service._scheduler._launcher.launch(service._home.run(run_id)))
     assert attempt is not None
     service._scheduler._launcher.abandon(attempt.worker)
     end = Finished(

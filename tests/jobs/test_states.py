@@ -35,7 +35,7 @@ def store_in(store: Store, state: RunState) -> Store:
     queue_run(store, "R1")
     if state == "queued":
         return store
-    attempt = store.claim(lambda _: Worker(1, "gone"))
+    attempt = store.claim(lambda *_: Worker(1, "gone"))
     assert attempt is not None
     if state in ("running", "pausing", "stopping"):
         store.begin_steps(attempt)
@@ -54,7 +54,7 @@ def store_in(store: Store, state: RunState) -> Store:
 def attempt_of(store: Store) -> Attempt:
     """What a scheduler that followed the run from its first attempt on holds of it."""
     return Attempt(
-        run_id="R1", number=1, state="running", worker=Worker(1, "gone"), events_offset=0, wish=None
+        run_id="R1", number=1, state="running", worker=Worker(1, "gone"), device="cpu", events_offset=0, wish=None
     )
 
 
@@ -88,7 +88,7 @@ def test_a_run_finishes_once_and_registers_one_adapter(store_in: Store, state: R
 def test_an_earlier_attempt_has_no_say(store_in: Store, state: RunState) -> None:
     store_in.end(attempt_of(store_in), "interrupted")
     store_in.requeue("R1")
-    assert store_in.claim(lambda _: Worker(2, "gone")) is not None
+    assert store_in.claim(lambda *_: Worker(2, "gone")) is not None
     assert not store_in.end(attempt_of(store_in), "failed") and not store_in.finish(attempt_of(store_in), ADAPTER)
     assert store_in.run("R1").state == "preparing" and store_in.adapters() == ()
 
@@ -123,6 +123,6 @@ def test_what_is_asked_is_done_noted_or_refused(store_in: Store, state: RunState
 @every_state
 def test_only_a_waiting_run_is_claimed(store_in: Store, state: RunState) -> None:
     if state == "queued":
-        assert store_in.claim(lambda _: Worker(3, "gone")) is not None
+        assert store_in.claim(lambda *_: Worker(3, "gone")) is not None
     else:
-        assert store_in.claim(lambda _: pytest.fail("a worker was started")) is None
+        assert store_in.claim(lambda *_: pytest.fail("a worker was started")) is None

@@ -25,7 +25,7 @@ SOMEBODY = Worker(pid=1, birth="long ago")
 
 
 def claim(store: Store) -> Attempt:
-    attempt = store.claim(lambda run_id: SOMEBODY)
+    attempt = store.claim(lambda *_: SOMEBODY)
     assert attempt is not None
     return attempt
 
@@ -78,7 +78,7 @@ def test_an_exception_undoes_the_whole_transaction(store: Store) -> None:
     add_dataset_row(store)
     queue_run(store, "R1")
 
-    def launch(run_id: str) -> Worker:
+    def launch(run_id: str, _device: str) -> Worker:
         raise RunError("no room")
 
     with pytest.raises(RunError):
@@ -91,14 +91,14 @@ def test_the_run_that_waited_longest_is_claimed_and_no_other_while_it_is_active(
     for run_id in ("R1", "R2"):
         queue_run(store, run_id)
     assert claim(store).run_id == "R1"
-    assert store.claim(lambda run_id: SOMEBODY) is None
+    assert store.claim(lambda *_: SOMEBODY) is None
 
 
 def test_threads_that_claim_at_once_start_a_run_once(store: Store) -> None:
     add_dataset_row(store)
     queue_run(store, "R1")
     with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(lambda _: store.claim(lambda run_id: SOMEBODY), range(8)))
+        claims = list(pool.map(lambda _: store.claim(lambda *_: SOMEBODY), range(8)))
     assert sum(attempt is not None for attempt in claims) == 1
 
 

@@ -170,19 +170,20 @@ def test_nothing_a_person_named_is_markup() -> None:
     assert all("<img" not in piece and "&lt;img" in piece for piece in pieces)
 
 
-def machine(active: object = None) -> Machine:
+def machine(*active: object) -> Machine:
     return Machine(
         cpu_count=2,
         memory_total_bytes=24 * 10**9,
         memory_free_bytes=18 * 10**9,
         gpus=(),
-        active_run=active,  # type: ignore[arg-type]
+        active_runs=active,  # type: ignore[arg-type]
     )
 
 
 def test_the_machines_line_says_what_it_has_and_does() -> None:
     assert "CPU, 2 cores" in frame.machine_line(machine(), "") and "idle" in frame.machine_line(machine(), "")
     assert "captain-r8, step 3 of 9" in frame.machine_line(machine(run()), ", step 3 of 9")
+    assert "captain-r8, step 3 of 9 and 1 more" in frame.machine_line(machine(run(), run()), ", step 3 of 9")
 
 
 def test_empty_pages_offer_the_one_click_that_fills_them() -> None:

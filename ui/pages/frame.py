@@ -40,17 +40,17 @@ def machine_line(machine: Machine, step_words: str) -> str:
     """`CPU, 2 cores · 18 GB free · captain-r8, step 140 of 300`."""
     device = machine.gpus[0] if machine.gpus else f"CPU, {text.plural(machine.cpu_count, 'core')}"
     parts = [markup.esc(device), f"{text.size(machine.memory_free_bytes)} free"]
-    if machine.active_run is None:
+    if not machine.active_runs:
         parts.append("idle")
     else:
-        run = machine.active_run
-        words = markup.esc(f"{run.name}{step_words}")
+        run, *others = machine.active_runs
+        words = markup.esc(f"{run.name}{step_words}{f' and {len(others)} more' if others else ''}")
         parts.append(f'<a href="/runs?run={markup.esc(run.id)}"><i class="pulse"></i>{words}</a>')
     return f'<p class="machine">{"".join(f"<span>{part}</span>" for part in parts)}</p>'
 
 
 def _step_words(machine: Machine, stories: Stories) -> str:
-    if machine.active_run is None:
+    if not machine.active_runs:
         return ""
-    story = stories.of(machine.active_run.id)
+    story = stories.of(machine.active_runs[0].id)
     return f", step {story.step} of {story.steps}" if story.steps else ""
