@@ -1,6 +1,7 @@
 """The front door: `python app.py` opens the workbench, `python app.py --help` lists what else there is.
 
-Exit codes: 0 done; 1 the run failed; 2 the request was wrong, which is said in one sentence on standard error.
+Exit codes: 0 done; 1 the run failed; 2 the request was wrong; 3 another app has the home folder. What is wrong is said
+in one sentence on standard error.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ def main() -> int:
         return _refuse(" ".join(error.format_message().split()).rstrip(".") + ".")
     except UserError as error:
         from jobs.following import RunFailed
+        from jobs.holding import HomeHeld
 
         _refuse(str(error))
-        return 1 if isinstance(error, RunFailed) else 2
+        return {RunFailed: 1, HomeHeld: 3}.get(type(error), 2)
     except typer.Abort:
         return 130
     return code if isinstance(code, int) else 0

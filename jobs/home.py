@@ -59,6 +59,14 @@ class Home:
         return self.path / "workbench.db"
 
     @property
+    def app_lock(self) -> Path:
+        return self.path / "app.lock"
+
+    @property
+    def app_holder(self) -> Path:
+        return self.path / "app.json"
+
+    @property
     def chat_log(self) -> Path:
         return self.path / "chat.log"
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from jobs.chat_requests import able_to_chat, check_chat
 from jobs.datasets import Datasets, examples
 from jobs.exports import export_in_child
 from jobs.flags import FLAGS, Flag
+from jobs.holding import holding
 from jobs.home import open_home
 from jobs.ids import new_id
 from jobs.journal import read_events, write_wish
@@ -102,6 +104,14 @@ class Service:
         self._chat = ChatClient(self._models_root, self._home.chat_log, self._environment)
         launcher = LocalLauncher(self._environment)
         self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._chat.leave_if_idle)
+
+    def held(self, address: str) -> AbstractContextManager[None]:
+        """For an app, which answers at `address`, while it serves: no other may have the same home folder.
+
+        Raises:
+            HomeHeld: another has it; raised when the context is entered.
+        """
+        return holding(self._home, address)
 
     def start(self) -> None:
         """Start queued runs and follow active ones from now on."""

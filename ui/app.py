@@ -53,16 +53,26 @@ def serve(service: Service, host: str, port: int) -> None:
 
     Raises:
         ConfigError: `host` is not this machine's own, or the port is taken.
+        HomeHeld: another app has the home folder.
     """
     _check_host(host)
     port = free_port(host, port)
+    with service.held(_address(host, port)):
+        _serve(service, host, port)
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _serve(service: Service, host: str, port: int) -> None:
     stop = threading.Event()
     restore = _on_signals(stop)
     demo = build(service)
     service.start()
     try:
         launch(demo, service, host, port)
-        _log.info("LoRA Workbench is at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        _log.info("LoRA Workbench is at %s", _address(host, port))
         stop.wait()
     finally:
         demo.close(verbose=False)
