@@ -24,6 +24,7 @@ OUTSIDE = re.compile(rb"https?://(?!127\.0\.0\.1|localhost)[\w.-]+")
 @dataclass
 class Server:
     port: int
+    home: Path
 
     def answers(self) -> bool:
         try:
@@ -52,7 +53,7 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """In a process of its own, as Gradio leaves sockets and event loops behind in the one it runs in."""
     home = tmp_path_factory.mktemp("home")
-    running = Server(app.free_port("127.0.0.1", 0))
+    running = Server(app.free_port("127.0.0.1", 0), home)
     command = [sys.executable, "app.py", "ui", "--port", str(running.port), "--home", str(home)]
     with (home / "app.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
@@ -75,6 +76,15 @@ def test_every_page_is_there_with_our_title_and_without_a_foreign_address(server
     head = body.split(b"<script>window.gradio_config")[0]
     assert OUTSIDE.findall(head) == []
     assert int(headers["content-length"]) == len(body)
+
+
+def test_a_second_app_on_the_same_home_is_refused_and_told_who_has_it(server: Server) -> None:
+    command = [sys.executable, "app.py", "ui", "--port", str(app.free_port("127.0.0.1", 0)), "--home", str(server.home)]
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 3 and second.stdout == ""
+    (sentence,) = [line for line in second.stderr.splitlines() if "Another LoRA Workbench" in line]
+    assert f"at http://127.0.0.1:{server.port}, since" in sentence and "--home" in sentence
+    assert server.ask("/runs")[0] == 200
 
 
 def test_a_foreign_host_is_refused(server: Server) -> None:
