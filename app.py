@@ -12,7 +12,7 @@ import sys
 import typer
 
 from core.errors import UserError
-from jobs.commands import DEFAULT_HOST, DEFAULT_PORT, HomeOption, HostOption, PortOption, commands
+from jobs.commands import DEFAULT_HOST, DEFAULT_PORT, HomeOption, HostOption, NameOption, PortOption, commands
 from jobs.logs import set_up_logging
 
 
@@ -24,7 +24,12 @@ def workbench(context: typer.Context) -> None:
 
 
 @commands.command()
-def ui(host: HostOption = DEFAULT_HOST, port: PortOption = DEFAULT_PORT, home: HomeOption = None) -> None:
+def ui(
+    host: HostOption = DEFAULT_HOST,
+    port: PortOption = DEFAULT_PORT,
+    name: NameOption = None,
+    home: HomeOption = None,
+) -> None:
     """Open the workbench for the browser."""
     set_up_logging()
     gc.disable()  # importing gradio makes a million objects that all stay; looking through them costs a second
@@ -33,7 +38,7 @@ def ui(host: HostOption = DEFAULT_HOST, port: PortOption = DEFAULT_PORT, home: H
 
     gc.freeze()
     gc.enable()
-    serve(Service(home), host, port)
+    serve(Service(home), host, port, name or ())
 
 
 def main() -> int:

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 HomeOption = Annotated[Path | None, typer.Option(help="The folder that holds datasets, runs and adapters.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line and nothing else.")]
-HostOption = Annotated[str, typer.Option(help="The address to listen on.")]
+HostOption = Annotated[
+    str, typer.Option(help="The address to listen on. Any but this machine's own needs users, who log in.")
+]
+NameOption = Annotated[
+    list[str] | None, typer.Option("--name", help="A name that browsers may call this machine by; may be repeated.")
+]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")]
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 7860
 
@@ -37,6 +42,8 @@ commands = typer.Typer(
 )
 runs_commands = typer.Typer(help="List, show, cancel and resume runs.", rich_markup_mode=None)
 commands.add_typer(runs_commands, name="runs")
+users_commands = typer.Typer(help="Who may use a workbench that listens on a network.", rich_markup_mode=None)
+commands.add_typer(users_commands, name="users")
 
 
 @commands.command()
@@ -195,6 +202,31 @@ def resume(
     with _Session(home or context.obj) as service:
         _, offset = service.events(run_id)
         _follow(service, service.resume_run(run_id), json, offset=offset)
+
+
+@users_commands.command("add")
+def add_user(name: str, home: HomeOption = None) -> None:
+    """Let somebody in, or change their password, which is asked for (or read from standard input, a line)."""
+    asked = sys.stdin.isatty()
+    password = typer.prompt("Password", hide_input=True, confirmation_prompt=True) if asked else sys.stdin.readline()
+    with _Session(home) as service:
+        service.users.add(name, password.rstrip("\n"))
+        typer.echo(name)
+
+
+@users_commands.command("list")
+def list_users(home: HomeOption = None) -> None:
+    """Everybody's name, a line each."""
+    with _Session(home) as service:
+        for name in service.users.names():
+            typer.echo(name)
+
+
+@users_commands.command("remove")
+def remove_user(name: str, home: HomeOption = None) -> None:
+    """Let somebody in no longer; whoever is logged in stays so until the app is started anew."""
+    with _Session(home) as service:
+        service.users.remove(name)
 
 
 @commands.command()

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, create_engine, event, inspect, text
 from core.errors import ConfigError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-NEWEST_REVISION = "0002"
+NEWEST_REVISION = "0003"
 LOCK_TIMEOUT_SECONDS = 30.0
 
 # SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when two connections write and checkpoint at the same moment

@@ -42,6 +42,7 @@ from jobs.scheduler import Scheduler
 from jobs.states import ACTIVE_STATES, ENDED_STATES, RESUMABLE_STATES, RunState, Wish
 from jobs.store import Store
 from jobs.tasks import check_task, task_of
+from jobs.users import Users
 from jobs.views import (
     Adapter,
     ChatUpdate,
@@ -103,6 +104,7 @@ class Service:
         self._environment = child_environment(self._models_root)
         self._chat = ChatClient(self._models_root, self._home.chat_log, self._environment)
         launcher = LocalLauncher(self._environment)
+        self.users = Users(self._store)
         self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._chat.leave_if_idle)
 
     def held(self, address: str) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Datasets, runs and adapters in SQLite.
+"""Datasets, runs, adapters and users in SQLite.
 
 A run's row is moved from state to state only by the functions here that name the states they start from; one that
 finds the run elsewhere changes nothing and says so. Two schedulers on one home can therefore both follow a run: the
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, delete, insert, select, update
 
 from core.config import RunConfig, parse, to_dict
 from core.errors import NotFound, RunError
@@ -281,6 +281,26 @@ class Store:
         folder = self.home.path / values.pop("folder")
         values |= {"targets": tuple(json.loads(values["targets"])), "created_at": _moment(values["created_at"])}
         return Adapter(path=folder, **values)
+
+    # -- users ---------------------------------------------------------------------------------------------------
+
+    def users(self) -> dict[str, str]:
+        """Everybody's password's hash, by name."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(tables.users)).mappings()
+            return {row["name"]: row["password_hash"] for row in rows}
+
+    def put_user(self, name: str, password_hash: str) -> None:
+        """Add a user, or change one's password."""
+        with self._database.write() as connection:
+            connection.execute(delete(tables.users).filter_by(name=name))
+            values = {"name": name, "password_hash": password_hash, "created_at": self._clock()}
+            connection.execute(insert(tables.users).values(**values))
+
+    def drop_user(self, name: str) -> bool:
+        """Whether there was one."""
+        with self._database.write() as connection:
+            return connection.execute(delete(tables.users).filter_by(name=name)).rowcount == 1
 
     def _find(self, query: Select[Any], kind: str, wanted: str) -> RowMapping:
         with self._database.read() as connection:

@@ -61,3 +61,11 @@ adapters = Table(
     Column("fingerprint", Text, nullable=False),
     Column("created_at", Float, nullable=False),
 )
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("password_hash", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)

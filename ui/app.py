@@ -12,10 +12,11 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
+import psutil
 from starlette.middleware import Middleware
 
 from core.errors import ConfigError
@@ -23,6 +24,7 @@ from jobs.service import Service
 from ui import addresses, theme
 from ui.addresses import ICON, OwnAddresses
 from ui.guard import Guard
+from ui.login import Login
 from ui.pages import library, playground, runs, train
 from ui.story import Stories
 
@@ -48,30 +50,50 @@ def build(service: Service) -> gr.Blocks:
     return demo
 
 
-def serve(service: Service, host: str, port: int) -> None:
+def serve(service: Service, host: str, port: int, names: Sequence[str] = ()) -> None:
     """Serve the pages on `host` and `port` until SIGINT or SIGTERM; port 0 takes a free one.
 
+    Args:
+        names: what else browsers may call this machine, where `host` is not its own address alone.
+
     Raises:
-        ConfigError: `host` is not this machine's own, or the port is taken.
+        ConfigError: `host` is not this machine's own and there are no users, or the port is taken.
         HomeHeld: another app has the home folder.
     """
-    _check_host(host)
+    is_private = _is_private(host)
+    if not is_private and not service.users.names():
+        raise ConfigError(
+            f"There are no users yet, so the workbench does not listen on {host}",
+            hint="Add one with: python app.py users add NAME; or reach 127.0.0.1 through an SSH tunnel",
+            field="host",
+        )
     port = free_port(host, port)
     with service.held(_address(host, port)):
-        _serve(service, host, port)
+        _serve(service, host, port, None if is_private else (*own_names(host), *names))
 
 
 def _address(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _serve(service: Service, host: str, port: int) -> None:
+def own_names(host: str) -> tuple[str, ...]:
+    """What browsers may call a machine that listens on `host`: by that, or where it means all, by each of its own
+    addresses and its name.
+    """
+    if host.strip("[]") not in ("0.0.0.0", "::"):
+        return (f"[{host}]" if ":" in host else host,)
+    found = [address.address.partition("%")[0] for each in psutil.net_if_addrs().values() for address in each
+             if address.family in (socket.AF_INET, socket.AF_INET6)]  # fmt: skip
+    return tuple(dict.fromkeys([*(f"[{name}]" if ":" in name else name for name in found), socket.gethostname()]))
+
+
+def _serve(service: Service, host: str, port: int, public_names: Sequence[str] | None) -> None:
     stop = threading.Event()
     restore = _on_signals(stop)
     demo = build(service)
     service.start()
     try:
-        launch(demo, service, host, port)
+        launch(demo, service, host, port, public_names)
         _log.info("LoRA Workbench is at %s", _address(host, port))
         stop.wait()
     finally:
@@ -80,8 +102,17 @@ def _serve(service: Service, host: str, port: int) -> None:
         restore()
 
 
-def launch(demo: gr.Blocks, service: Service, host: str, port: int) -> None:
-    """Start the server in a thread of its own, behind the guard, and return once it answers."""
+def launch(
+    demo: gr.Blocks, service: Service, host: str, port: int, public_names: Sequence[str] | None = None
+) -> None:
+    """Start the server in a thread of its own, behind the guard, and return once it answers.
+
+    Args:
+        public_names: what browsers may call this machine where the server is open to a network, and behind a login.
+    """
+    guard = [Middleware(Guard, port=port, others=public_names or ())]
+    if public_names is not None:
+        guard.append(Middleware(Login, check=service.users.are))
     _reach_ourselves_directly()
     demo.queue(default_concurrency_limit=8)
     demo.launch(
@@ -100,7 +131,7 @@ def launch(demo: gr.Blocks, service: Service, host: str, port: int) -> None:
         max_file_size=LARGEST_UPLOAD,
         theme=theme.theme(),
         head=_head(),
-        app_kwargs={"middleware": [Middleware(Guard, port=port), Middleware(OwnAddresses, service=service)]},
+        app_kwargs={"middleware": [*guard, Middleware(OwnAddresses, service=service)]},
     )
 
 
@@ -112,17 +143,10 @@ def _head() -> str:
     )
 
 
-def _check_host(host: str) -> None:
-    is_loopback = host == "localhost" or _is_loopback_address(host)
-    if not is_loopback:
-        raise ConfigError(
-            f"The workbench has no login, so it does not listen on {host}",
-            hint="Leave --host at 127.0.0.1, and reach it from elsewhere through an SSH tunnel",
-            field="host",
-        )
-
-
-def _is_loopback_address(host: str) -> bool:
+def _is_private(host: str) -> bool:
+    """Whether that can be reached from this machine alone."""
+    if host == "localhost":
+        return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -12,7 +12,7 @@ nothing from any other host. The tags of Gradio's page that point elsewhere are 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -55,11 +55,16 @@ _FOREIGN_TAGS = re.compile(rb'<meta\s+(?:property="og:|name="twitter:)[^>]*>|<li
 
 
 class Guard:
-    """Refuses foreign requests with 403 and adds the security headers to every answer."""
+    """Refuses foreign requests with 403 and adds the security headers to every answer.
 
-    def __init__(self, app: App, port: int) -> None:
+    Args:
+        others: names and addresses of this machine beside its own address, where it listens on a network.
+    """
+
+    def __init__(self, app: App, port: int, others: Sequence[str] = ()) -> None:
         self.app = app
-        names = [f"{name}:{port}" for name in LOOPBACK_NAMES] + (list(LOOPBACK_NAMES) if port == 80 else [])
+        known = [*LOOPBACK_NAMES, *(name.lower() for name in others)]
+        names = [f"{name}:{port}" for name in known] + (known if port == 80 else [])
         self.hosts = frozenset(names)
         self.origins = frozenset(f"http://{name}" for name in names)
 

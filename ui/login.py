@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import Any
+from urllib.parse import parse_qs, quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -70,8 +71,8 @@ class Login:
             return _page(_next(request))
         if int(request.headers.get("content-length") or LARGEST_FORM + 1) > LARGEST_FORM:
             return _page("/", "That is too long to be a name and a password.", 413)
-        form = await request.form()
-        name, password, target = (str(form.get(field) or "") for field in ("name", "password", "next"))
+        form = parse_qs((await request.body()).decode("utf-8", "replace"))
+        name, password, target = (form.get(field, [""])[0] for field in ("name", "password", "next"))
         keys = f"name {name}", f"address {request.client.host if request.client else ''}"
         if (seconds := self.throttle.wait(keys)) > 0:
             return _page(target, f"Too many wrong passwords: try again in {seconds:.0f} seconds.", 429)
@@ -170,7 +171,7 @@ def _digest(token: str) -> str:
 def _refused(request: Request) -> Response:
     """The way to the login for a browser that asks for a page, 401 for all else."""
     if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse(f"{LOGIN}?next={escape(request.url.path)}", 303)
+        return RedirectResponse(f"{LOGIN}?next={quote(request.url.path)}", 303)
     return PlainTextResponse("Log in first.\n", 401)
 
 

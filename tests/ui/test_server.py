@@ -138,9 +138,9 @@ def test_the_style_sheet_names_no_other_host() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "workbench.example"])
-def test_without_a_login_only_this_machine_is_served(host: str, tmp_path: Path) -> None:
+def test_without_users_only_this_machine_is_served(host: str, tmp_path: Path) -> None:
     service = Service(tmp_path)
-    with pytest.raises(ConfigError, match="no login"):
+    with pytest.raises(ConfigError, match=r"no users yet.*users add"):
         app.serve(service, host, 7860)
     service.close()
 
