@@ -36,6 +36,14 @@ class RunFolder:
         return self.path / "control"
 
     @property
+    def heartbeat(self) -> Path:
+        return self.path / "heartbeat"
+
+    @property
+    def oom_kills(self) -> Path:
+        return self.path / "oom_kills"
+
+    @property
     def log(self) -> Path:
         return self.path / "worker.log"
 

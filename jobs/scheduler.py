@@ -23,6 +23,7 @@ from jobs.home import Home
 from jobs.journal import read_events, read_wish, write_wish
 from jobs.launchers.local import LocalLauncher, Worker
 from jobs.machine import CPU
+from jobs.oom import oom_kills
 from jobs.processes import is_alive, signal_group
 from jobs.states import Wish
 from jobs.store import Attempt, Store
@@ -37,15 +38,17 @@ LastEvent = Finished | Paused | Cancelled | Failed
 class Patience:
     """How long is waited for what, in seconds.
 
-    A worker that was asked to end while it prepares gets SIGTERM after `preparing`, and any that was asked to cancel
-    SIGKILL `kill` later. One that was asked to keep what it learned, or to pause, may need long for its last step or
-    its checkpoint and gets `keep`.
+    A worker that was asked to end while it prepares gets SIGTERM after `preparing`, and SIGKILL `kill` later. One that
+    was asked to cancel has nothing to keep and gets SIGKILL after `cancel`; what it was writing is whole or absent. One
+    that was asked to keep what it learned, or to pause, may need long for its last step or its checkpoint and gets
+    `keep`.
     After its last event a worker has `leave` to exit. `gone` is how long we wait for a worker's parent, if that is
     another process than this one, to say how it ended.
     """
 
     tick: float = 0.5
     preparing: float = 8.0
+    cancel: float = 9.0
     kill: float = 20.0
     keep: float = 600.0
     leave: float = 10.0
@@ -140,7 +143,9 @@ class Scheduler:
         def launch(run_id: str, device: str) -> Worker:
             chosen.append(run_id)
             folder = self._home.run(run_id)
-            folder.control.unlink(missing_ok=True)
+            for left_over in (folder.control, folder.heartbeat):
+                left_over.unlink(missing_ok=True)
+            folder.oom_kills.write_text(str(oom_kills()), encoding="ascii")
             started.append(self._launcher.launch(folder, device))
             return started[0]
 
@@ -217,6 +222,8 @@ class Scheduler:
             write_wish(control, watch.wish)
         waited = now - watch.wish_since
         may_kill_after = patience.preparing + patience.kill
+        if watch.wish == "cancel":
+            may_kill_after = patience.cancel
         if watch.wish in ("keep", "pause") and watch.has_started:
             may_kill_after = patience.keep
         if waited > may_kill_after:
@@ -265,11 +272,25 @@ class Scheduler:
             return RunProblem(title="The run was stopped before its first step", hint="Resume the run to begin again")
         if code is None:
             return RunProblem(title="The worker is gone", hint=hint)
+        if code == -signal.SIGKILL and self._was_out_of_memory(watch.attempt.run_id):
+            return RunProblem(
+                title="The system ended the worker because the machine ran out of memory",
+                hint="Lower the tokens at once, turn gradient checkpointing on, or close other programs; then resume",
+            )
         if code < 0:
             return RunProblem(title=f"The worker died (signal {-code})", hint=hint)
         return RunProblem(
             title=f"The worker left without a last word (exit code {code})", hint=f"See the log, then {hint}"
         )
+
+    def _was_out_of_memory(self, run_id: str) -> bool:
+        """Whether the system has ended a process for want of memory since the run's worker was started."""
+        now = oom_kills()
+        try:
+            before = int(self._home.run(run_id).oom_kills.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return False
+        return now is not None and now > before
 
     def _forget_all_but(self, attempts: tuple[Attempt, ...]) -> None:
         active = {attempt.run_id for attempt in attempts}

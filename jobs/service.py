@@ -30,6 +30,7 @@ from jobs.chat_requests import able_to_chat, check_chat
 from jobs.datasets import Datasets, examples
 from jobs.exports import export_in_child
 from jobs.flags import FLAGS, Flag
+from jobs.heartbeat import silent_seconds
 from jobs.holding import holding
 from jobs.home import open_home
 from jobs.ids import new_id
@@ -241,7 +242,9 @@ class Service:
 
     def run(self, run_id: str) -> Run:
         """Raises: NotFound."""
-        return self._store.run(run_id)
+        run = self._store.run(run_id)
+        silence = silent_seconds(self._home.run(run.id).heartbeat) if run.state in ACTIVE_STATES else None
+        return replace(run, silent_seconds=silence)
 
     def events(self, run_id: str, offset: int = 0) -> tuple[tuple[Event, ...], int]:
         """A run's events from byte `offset` of its file on, and the offset to ask from next.

@@ -24,7 +24,9 @@ class RunProblem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run as the store knows it. Its events and log are asked for apart."""
+    """One run as the store knows it. Its events and log are asked for apart. `silent_seconds` is how long its worker has
+    not been heard of, where that is too long.
+    """
 
     id: str
     name: str
@@ -39,6 +41,7 @@ class Run:
     priority: int = 0
     error: RunProblem | None = None
     adapter_id: str | None = None
+    silent_seconds: float | None = None
 
     @property
     def has_ended(self) -> bool:

@@ -27,6 +27,7 @@ from core.errors import UserError
 from core.events import Event, Failed, Paused, Started
 from core.models.catalogue import default_models_root
 from core.train.disk import disk_full, give_up_reserve, is_disk_full
+from jobs.heartbeat import begin_heartbeat
 from jobs.home import RunFolder
 from jobs.journal import EventWriter, read_wish
 from jobs.logs import set_up_logging
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.gated and not sys.stdin.readline():
         return 0  # whoever started us could not put it on record
     folder = RunFolder(options.run_folder.resolve())
+    begin_heartbeat(folder.heartbeat)
     with EventWriter(folder.events) as journal:
         try:
             stop = _Stop(folder.control)

@@ -73,13 +73,17 @@ def chart(elem_id: str, title: str) -> gr.HTML:
 
 
 def loss(story: Story, run_id: str) -> Figure:
-    """Training loss, faint and smoothed, and the loss on held-out rows from step 0, the base model, on."""
+    """Training loss, faint and smoothed, with its spikes marked; and the loss on held-out rows from step 0, the base
+    model, on.
+    """
     curve = story.loss
     series = [
         _line("each step", curve.x, curve.y, BLUE, width=1, opacity=0.35),
         _line("training", curve.x, _smooth(curve.y), BLUE),
         _line("held-out rows", story.evaluation.x, story.evaluation.y, ORANGE, mode="lines+markers"),
     ]
+    if story.spikes.x:
+        series.append(_line("spikes", story.spikes.x, story.spikes.y, PINK, mode="markers"))
     return _figure(series, run_id, story, y_format=".3f")
 
 

@@ -70,6 +70,7 @@ class Story:
     base_accuracy: float | None = None
     end: Finished | Paused | Cancelled | Failed | None = None
     loss: Curve = field(default_factory=Curve)
+    spikes: Curve = field(default_factory=Curve)
     evaluation: Curve = field(default_factory=Curve)
     learning_rate: Curve = field(default_factory=Curve)
     process_memory: Curve = field(default_factory=Curve)
@@ -145,13 +146,15 @@ class Story:
             self.speed.add(event.step, event.tokens / event.seconds)
         self.last = event
         self.loss.add(event.step, event.loss)
+        if event.is_spike:
+            self.spikes.add(event.step, event.loss)
         self.learning_rate.add(event.step, event.learning_rate)
         self.process_memory.add(event.step, event.rss_bytes)
         if event.device_bytes is not None:
             self.device_memory.add(event.step, event.device_bytes)
 
     def _curves(self) -> tuple[Curve, ...]:
-        return self.loss, self.learning_rate, self.process_memory, self.device_memory, self.speed
+        return self.loss, self.spikes, self.learning_rate, self.process_memory, self.device_memory, self.speed
 
 
 class Stories:

@@ -23,7 +23,7 @@ from tests.jobs.conftest import add_dataset_row, queue_run
 from tests.jobs.host import scheduler_on
 from tests.jobs.waiting import wait_for
 
-HASTE = Patience(preparing=0.2, kill=0.2, keep=0.5, leave=0.2, gone=0.2)
+HASTE = Patience(preparing=0.2, kill=0.2, cancel=0.3, keep=0.5, leave=0.2, gone=0.2)
 
 Begin = Callable[..., Scheduler]
 
@@ -94,6 +94,20 @@ def test_a_killed_worker_leaves_its_run_interrupted_and_names_the_signal(begin: 
     error = until(scheduler, store, "interrupted").error
     assert error is not None and error.title == "The worker died (signal 9)" and "Resume" in error.hint
     assert not psutil.pid_exists(pid)  # nor is it a zombie
+
+
+@pytest.mark.parametrize(("before", "now", "is_named"), [(1, 2, True), (2, 2, False), (None, 2, False), (1, None, False)])
+def test_a_kill_for_want_of_memory_is_named_where_the_system_counted_it(
+    begin: Begin, store: Store, monkeypatch: pytest.MonkeyPatch, before: int | None, now: int | None, is_named: bool
+) -> None:
+    monkeypatch.setattr("jobs.scheduler.oom_kills", lambda: before)
+    scheduler = begin("heeds")
+    pid = until(scheduler, store, "running").pid
+    assert pid is not None
+    monkeypatch.setattr("jobs.scheduler.oom_kills", lambda: now)
+    os.kill(pid, signal.SIGKILL)
+    error = until(scheduler, store, "interrupted").error
+    assert error is not None and ("ran out of memory" in error.title) == is_named
 
 
 def test_a_worker_that_leaves_silently_is_told_by_its_exit_code(begin: Begin, store: Store) -> None:

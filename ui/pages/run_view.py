@@ -37,6 +37,12 @@ def progress(run: Run, story: Story, now: datetime) -> str:
 
 def problem(run: Run) -> str:
     """Why it failed or was paused, and what to do; nothing where somebody asked for it."""
+    if run.silent_seconds is not None:
+        return markup.banner(
+            f"Nothing was heard from the worker for {text.duration(run.silent_seconds)}",
+            "its process is there, but does nothing",
+            "Wait if the machine was asleep or is swapping; else cancel the run and resume it",
+        )
     if run.error is None or not run.is_at_rest:
         return ""
     return markup.banner(run.error.title, run.error.detail, run.error.hint)
