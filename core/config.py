@@ -92,8 +92,7 @@ class OptimConfig:
     step. `steps`, where given, wins over `epochs`. `micro_tokens` bounds the tokens that go through the model at once
     and so the memory; it changes the result by rounding only. `checkpointing` keeps less between the forward and the
     backward pass, for half more work. `checkpoints` is how many saved states are kept, the newest ones. `warmup` is a
-    share of all steps. `lora_plus_ratio` is how many times faster B
-    learns than A (LoRA+, arXiv 2402.12354).
+    share of all steps. `lora_plus_ratio` is how many times faster B learns than A (LoRA+, arXiv 2402.12354).
     """
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -14,7 +14,20 @@ import orjson
 import typer
 
 from core.errors import RunError
-from core.events import Cancelled, EvalDone, Event, Failed, Finished, Note, Paused, Preparing, Saved, Started, StepDone, to_dict
+from core.events import (
+    Cancelled,
+    EvalDone,
+    Event,
+    Failed,
+    Finished,
+    Note,
+    Paused,
+    Preparing,
+    Saved,
+    Started,
+    StepDone,
+    to_dict,
+)
 from jobs.adapters import copy_adapter
 from jobs.service import Run, Service
 
@@ -170,7 +183,9 @@ def _line(event: Event) -> str:
         case Finished():
             return f"finished after {event.steps} steps and {event.seconds:.1f} s: {event.output}"
         case Paused():
-            return f"paused after {event.step} steps: {event.title}" if event.title else f"paused after {event.step} steps"
+            return (
+                f"paused after {event.step} steps: {event.title}" if event.title else f"paused after {event.step} steps"
+            )
         case Cancelled():
             return f"cancelled after {event.step} steps"
         case Saved() | Failed():  # a checkpoint is no news, and a failure is said on standard error

@@ -70,8 +70,8 @@ class _Watch:
 
 
 class Scheduler:
-    """One thread on one home. `devices` says what there is, a place for one run each; `make_room` is called before a run
-    starts, to free its device.
+    """One thread on one home. `devices` says what there is, a place for one run each; `make_room` is called before a
+    run starts, to free its device.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from core.models.catalogue import ModelSource
 from core.models.shapes import LinearShape
 from jobs.states import ENDED_STATES, RESTING_STATES, RunState
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProblem:
     """Why a run did not finish, in the words of a `UserError`."""
@@ -24,8 +25,8 @@ class RunProblem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run as the store knows it. Its events and log are asked for apart. `silent_seconds` is how long its worker has
-    not been heard of, where that is too long.
+    """One run as the store knows it. Its events and log are asked for apart. `silent_seconds` is how long its worker
+    has not been heard of, where that is too long.
     """
 
     id: str

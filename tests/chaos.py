@@ -235,7 +235,11 @@ class Chaos:
     def _check_end(self, run: Run, folder: RunFolder, expected: bytes) -> None:
         now = self.service.run(run.id)
         adapters = [adapter for adapter in self.service.adapters() if adapter.run_id == run.id]
-        left = [path.name for pattern in ("reserve", "adapter.tmp", "checkpoints/tmp-*") for path in folder.path.glob(pattern)]
+        left = [
+            path.name
+            for pattern in ("reserve", "adapter.tmp", "checkpoints/tmp-*")
+            for path in folder.path.glob(pattern)
+        ]
         if now.state != "finished" or len(adapters) != 1:
             raise Broken(f"the run is {now.state} with {len(adapters)} adapters ({now.error})")
         if left:

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from core.errors import UserError
@@ -32,9 +33,10 @@ SECONDS, MEMORY = 5.0, 2 * 2**30  # an input; memory beyond what the process had
 LARGEST = 64 * 1024  # bytes of an input
 ROOT = Path(__file__).parents[1]
 TOKENS = (
-    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n", b"\n", b'"', b"'", b"\\", b"{", b"}", b"[", b"]", b"[" * 500, b",", b":",
-    b"null", b"NaN", b"Infinity", b"-1", b"1e999", b"9" * 400, b'{"a":' * 300, b"\\ud800", b"\xed\xa0\x80", b"&a *a", b"!!python/object/apply:os.system [id]",
-    b"PAR1", b"PK\x03\x04", b"\x80\x04", b"../../x", b"=cmd()", b"\t", b"\x1f\x8b", b"(" * 200, b"\xf0\x9f\x8f\xb4", b"messages", b"role", b"content",
+    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n", b"\n", b'"', b"'", b"\\", b"{", b"}", b"[", b"]", b"[" * 500,
+    b",", b":",     b"null", b"NaN", b"Infinity", b"-1", b"1e999", b"9" * 400, b'{"a":' * 300, b"\\ud800",
+    b"\xed\xa0\x80", b"&a *a", b"!!python/object/apply:os.system [id]",     b"PAR1", b"PK\x03\x04", b"\x80\x04",
+    b"../../x", b"=cmd()", b"\t", b"\x1f\x8b", b"(" * 200, b"\xf0\x9f\x8f\xb4", b"messages", b"role", b"content",
 )  # fmt: skip
 
 Reader = Callable[[Path], object]
@@ -65,7 +67,7 @@ def dataset_seeds() -> dict[str, list[bytes]]:
         ".json": [json.dumps(rows).encode() for rows in (chats, pairs, {"data": pairs})],
         ".csv": [csv.encode(), csv.encode("utf-16"), csv.replace(",", ";").encode("latin-1")],
         ".tsv": [csv.replace(",", "\t").encode()],
-        ".txt": ["One passage.\n\nAnother one.\n".encode(), "Ein Maß für Größe\n".encode("latin-1")],
+        ".txt": [b"One passage.\n\nAnother one.\n", "Ein Maß für Größe\n".encode("latin-1")],
         ".parquet": [_parquet(pairs), _parquet(labels)],
     }
 
@@ -211,10 +213,8 @@ def _warm_up(reader: str, folder: Path) -> None:
     """Import what the reader needs, before memory is counted."""
     folder.mkdir()
     path, read = Inputs(reader, -1).next(folder)
-    try:
+    with suppress(UserError):
         read(path)
-    except UserError:
-        pass
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()

@@ -102,9 +102,7 @@ def _serve(service: Service, host: str, port: int, public_names: Sequence[str] |
         restore()
 
 
-def launch(
-    demo: gr.Blocks, service: Service, host: str, port: int, public_names: Sequence[str] | None = None
-) -> None:
+def launch(demo: gr.Blocks, service: Service, host: str, port: int, public_names: Sequence[str] | None = None) -> None:
     """Start the server in a thread of its own, behind the guard, and return once it answers.
 
     Args:

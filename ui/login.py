@@ -4,8 +4,8 @@ Without a session every address answers 401, or leads to the login where a brows
 or ours is reached before. Sessions live in this process's memory: a restart ends all of them. The cookie is for this
 site alone, and no script can read it.
 
-Who guesses is slowed down: after `FREE_TRIES` wrong passwords a name, and the address that they came from, have to wait,
-twice as long each time. That is also answered before the password is looked at, so guessing costs us nothing.
+Who guesses is slowed down: after `FREE_TRIES` wrong passwords a name, and the address that they came from, have to
+wait, twice as long each time. That is also answered before the password is looked at, so guessing costs us nothing.
 
 One address is open: Gradio asks its own server to begin, which starts what it has in the background and answers `true`.
 """

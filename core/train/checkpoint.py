@@ -1,9 +1,9 @@
 """Where a run can go on after a stop: what it trains and the optimizer's state after a step, on disk.
 
-A checkpoint is a folder `step-00000012`, whole or absent: it is written under another name, flushed to the disk,
-and renamed. Its manifest, written last, holds every file's size and SHA-256, so that damage that came later is
-noticed, and older ones are kept to fall back on. The rest of a run's state (schedule, order of rows, dropout) is a function of the seed
-and the step's number. The dtype that the run began to compute in lies beside the checkpoints: on another day the
+A checkpoint is a folder `step-00000012`, whole or absent: it is written under another name, flushed to the disk, and
+renamed. Its manifest, written last, holds every file's size and SHA-256, so that damage that came later is noticed, and
+older ones are kept to fall back on. The rest of a run's state (schedule, order of rows, dropout) is a function of the
+seed and the step's number. The dtype that the run began to compute in lies beside the checkpoints: on another day the
 measurement that chose it could come out otherwise. No pickle is written or read.
 """
 

@@ -40,7 +40,8 @@ def carry_out(
 
     Args:
         records: the dataset. stop: answers None, "keep" (end now, save what was learned), "pause" (end now, to go on
-            another day) or "cancel" (end now); asked between phases, while rows are tokenized, and before every micro-batch.
+            another day) or "cancel" (end now); asked between phases, while rows are tokenized, and before every micro-
+            batch.
 
     Yields:
         Everything worth reporting; the last event is `Finished`, `Paused` or `Cancelled`.

@@ -96,7 +96,9 @@ def test_a_killed_worker_leaves_its_run_interrupted_and_names_the_signal(begin: 
     assert not psutil.pid_exists(pid)  # nor is it a zombie
 
 
-@pytest.mark.parametrize(("before", "now", "is_named"), [(1, 2, True), (2, 2, False), (None, 2, False), (1, None, False)])
+@pytest.mark.parametrize(
+    ("before", "now", "is_named"), [(1, 2, True), (2, 2, False), (None, 2, False), (1, None, False)]
+)
 def test_a_kill_for_want_of_memory_is_named_where_the_system_counted_it(
     begin: Begin, store: Store, monkeypatch: pytest.MonkeyPatch, before: int | None, now: int | None, is_named: bool
 ) -> None:
@@ -145,9 +147,7 @@ def test_a_run_that_was_paused_by_a_full_disk_says_so_until_it_goes_on(begin: Be
     assert until(scheduler, store, "finished").error is None
 
 
-@pytest.mark.parametrize(
-    ("wishes", "state"), [(("pause", "keep"), "finished"), (("pause", "cancel"), "cancelled")]
-)
+@pytest.mark.parametrize(("wishes", "state"), [(("pause", "keep"), "finished"), (("pause", "cancel"), "cancelled")])
 def test_a_pause_may_become_an_end(begin: Begin, store: Store, wishes: tuple[Wish, ...], state: RunState) -> None:
     scheduler = begin("heeds", Patience())
     until(scheduler, store, "running")

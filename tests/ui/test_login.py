@@ -43,7 +43,9 @@ def log_in(client: TestClient, password: str = "right", target: str = "/", name:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"])
-@pytest.mark.parametrize("path", ["/", "/runs", "/config", "/gradio_api/upload", "/workbench/style.css", "/login/", "//login"])
+@pytest.mark.parametrize(
+    "path", ["/", "/runs", "/config", "/gradio_api/upload", "/workbench/style.css", "/login/", "//login"]
+)
 def test_nothing_is_reached_without_a_session(client: TestClient, method: str, path: str) -> None:
     answer = client.request(method, path)
     assert answer.status_code == 401 and "secret" not in answer.text
@@ -87,7 +89,9 @@ def test_a_session_that_is_not_used_ends(client: TestClient, clock: Clock) -> No
     assert client.get("/").status_code == 401
 
 
-@pytest.mark.parametrize("target", ["//evil.example", "/\\evil.example", "https://evil.example", "javascript:x", "/\nx", ""])
+@pytest.mark.parametrize(
+    "target", ["//evil.example", "/\\evil.example", "https://evil.example", "javascript:x", "/\nx", ""]
+)
 def test_nobody_is_sent_elsewhere(client: TestClient, target: str) -> None:
     assert log_in(client, target=target) == (303, "/")
 
