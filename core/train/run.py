@@ -120,7 +120,8 @@ def _started(loop: Loop, method: Method) -> Started:
 
 def _end(loop: Loop, method: Method, run_folder: Path) -> Iterator[Event]:
     stopped = loop.steps_done < loop.steps
-    if loop.stop() == "cancel" or loop.steps_done == 0 or (loop.stop() == "pause" and stopped):
+    is_given_up = loop.steps_done == 0 or (loop.stop() == "pause" and stopped)
+    if loop.stop() == "cancel" or (is_given_up and not loop.reserve.is_used):
         yield _given_up(loop.stop, loop.steps_done)
         return
     output = run_folder / "adapter"

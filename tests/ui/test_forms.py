@@ -58,6 +58,7 @@ OTHER_VALUES: list[tuple[str, dict[str, Any]]] = [
     ("optim.weight_decay", {"optim": {"weight_decay": 0.01}}),
     ("optim.clip_norm", {"optim": {"clip_norm": 0.5}}),
     ("optim.evaluations", {"optim": {"evaluations": 2}}),
+    ("optim.checkpoints", {"optim": {"checkpoints": 5}}),
     ("optim.lora_plus_ratio", {"optim": {"lora_plus_ratio": 16}}),
     ("seed", {"seed": 7}),
 ]
