@@ -323,9 +323,9 @@ _WAITING = select(tables.runs).filter_by(state="queued").order_by(*_QUEUE)
 
 
 def _free(connection: Connection, devices: Sequence[str]) -> str | None:
-    """The first of `devices` that has no run."""
+    """The first of `devices` that has no run; none while an older workbench's run is active, which had no device."""
     taken = set(connection.execute(select(tables.runs.c.device).where(_IS_ACTIVE)).scalars())
-    return next((device for device in devices if device not in taken), None)
+    return next((device for device in devices if device not in taken), None) if None not in taken else None
 
 
 def _one(connection: Connection, query: Select[Any]) -> RowMapping | None:
