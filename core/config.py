@@ -6,10 +6,12 @@ passes the same gate. `parse` turns its complaint into one `ConfigError` with th
 
 from __future__ import annotations
 
+import reprlib
+import unicodedata
 from dataclasses import field
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from core.errors import ConfigError
@@ -26,7 +28,17 @@ def _frozen(cls: type[_T]) -> type[_T]:
     return cast("type[_T]", dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls))
 
 
-Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]+$")]
+def _composed(name: Any) -> Any:
+    """One spelling of what looks the same, without blanks around it; what is no text stays as it is."""
+    return unicodedata.normalize("NFC", name).strip() if isinstance(name, str) else name
+
+
+# No control characters, and none that turn the direction of text around.
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+$"),
+    BeforeValidator(_composed),
+]
 Positive = Annotated[int, Field(ge=1)]
 Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
 Method = Literal["lora", "full", "bitfit"]
@@ -130,6 +142,13 @@ class RunConfig:
 
 
 _ADAPTER = TypeAdapter(RunConfig)
+# Where pydantic's own words do not say what to do.
+_RULES = {
+    "string_too_short": "text that is not empty",
+    "string_too_long": "at most {max_length} characters long",
+    "string_pattern_mismatch": "text without control characters",
+    "string_unicode": "text without halves of characters",
+}
 
 
 def parse(values: dict[str, Any]) -> RunConfig:
@@ -159,4 +178,13 @@ def _explain(error: ValidationError) -> ConfigError:
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return ConfigError(f"There is no setting {path}", hint="Check its spelling or remove it", field=path)
     rule = first["msg"].removeprefix("Input should be ").replace("Input ", "")
-    return ConfigError(f"{label.capitalize()} is {first['input']!r}", hint=f"It must be {rule}", field=path)
+    if first["type"] in _RULES:
+        rule = _RULES[first["type"]].format(**first.get("ctx", {}))
+    return ConfigError(f"{label.capitalize()} is {_shown(first['input'])}", hint=f"It must be {rule}", field=path)
+
+
+def _shown(value: Any) -> str:
+    """`value` as one may read it, cut where it is long."""
+    cut = reprlib.Repr()
+    cut.maxstring = cut.maxother = 100
+    return cut.repr(value)

@@ -15,9 +15,12 @@ is our own mistake.
 
 from __future__ import annotations
 
+_JOINERS = "\u200c\u200d"  # invisible, and part of words and of emoji
+
 
 class UserError(Exception):
-    """One thing that went wrong, told to the person who can act on it.
+    """One thing that went wrong, told to the person who can act on it. What others (libraries, files) say in it may
+    have lines, and characters that no sentence has; they become blanks and question marks.
 
     Args:
         title: what happened, with the value that caused it, without a full stop.
@@ -27,15 +30,17 @@ class UserError(Exception):
 
     def __init__(self, title: str, detail: str = "", hint: str = "") -> None:
         super().__init__(title)
-        self.title = title
-        self.detail = detail
-        self.hint = hint
+        self.title, self.detail, self.hint = map(_one_line, (title, detail, hint))
 
     def __str__(self) -> str:
         """The one sentence that a terminal prints."""
         where = f" ({self.detail})" if self.detail else ""
         what_to_do = f"; {self.hint[0].lower()}{self.hint[1:]}" if self.hint else ""
         return f"{self.title}{where}{what_to_do}".rstrip(".") + "."
+
+
+def _one_line(text: str) -> str:
+    return "".join(letter if letter.isprintable() or letter in _JOINERS else "?" for letter in " ".join(text.split()))
 
 
 class ConfigError(UserError):

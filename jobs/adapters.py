@@ -7,7 +7,6 @@ an adapter is one in PEFT's, with its tokenizer where tokens were added and the 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import zipfile
@@ -15,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from core.config import Method, Task
 from core.data.labeling import LABELS_FILE
@@ -58,7 +59,7 @@ class AdapterFacts:
         return {
             "rank": self.rank,
             "alpha": self.alpha,
-            "targets": json.dumps(self.targets),
+            "targets": orjson.dumps(self.targets).decode(),
             "base_model": self.base_model,
             "bytes": self.bytes,
             "fingerprint": self.fingerprint,
@@ -79,7 +80,7 @@ def describe_adapter(folder: Path) -> AdapterFacts:
     if missing is not None:
         raise AdapterError(f"{folder} holds no adapter", f"{missing} is missing", "Choose an adapter's folder")
     try:
-        return _describe_peft(json.loads((folder / CONFIG_FILE).read_bytes()), folder / WEIGHTS_FILE)
+        return _describe_peft(orjson.loads((folder / CONFIG_FILE).read_bytes()), folder / WEIGHTS_FILE)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AdapterError(f"{CONFIG_FILE} is not a LoRA adapter's", str(folder), "Export the adapter again") from error
 
@@ -187,7 +188,7 @@ def _describe_peft(settings: dict[str, Any], weights: Path) -> AdapterFacts:
 
 def _describe_model(folder: Path) -> AdapterFacts:
     try:
-        architectures = list(json.loads((folder / MODEL_CONFIG_FILE).read_bytes()).get("architectures") or ())
+        architectures = list(orjson.loads((folder / MODEL_CONFIG_FILE).read_bytes()).get("architectures") or ())
     except (ValueError, AttributeError, TypeError) as error:
         raise AdapterError(f"{MODEL_CONFIG_FILE} is not a model's", str(folder), "Train or export it again") from error
     weights = weight_files(folder)

@@ -4,6 +4,9 @@ The protocol is JSON lines. To the process: `{"id": n, "kind": "reply", "panes":
 "kind": "cancel"}`. From it, each with the request's id: `waiting` (a phase), `delta` (what is new in a pane), and last
 `end` or `error`. It holds one base model; for another base it is replaced. One generation runs at a time, so that
 several pages share the machine by taking turns.
+
+It sits on a device that no run has, and gives it back when a run is to start there: at once, or when the reply that it
+is writing is done. The next message finds it a place anew: a device that is free then, or else the CPU.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +30,7 @@ from core import errors
 from core.errors import RunError, UserError
 from core.generate.requests import Delta, PaneRequest, Sampling
 from jobs.home import PROJECT
+from jobs.machine import CPU, only
 from jobs.views import ChatUpdate, Waiting
 
 IDLE_SECONDS = 600.0
@@ -43,7 +47,7 @@ class _ProcessGone(Exception):
 
 
 class ChatClient:
-    """Keeps at most one chat process. `command` is the program, for tests."""
+    """Keeps at most one chat process. `places` says where it may sit; `command` is the program, for tests."""
 
     def __init__(
         self,
@@ -51,12 +55,14 @@ class ChatClient:
         log_path: Path,
         environment: Mapping[str, str],
         *,
+        places: Callable[[], Sequence[str]] = lambda: (CPU,),
         idle_seconds: float = IDLE_SECONDS,
         command: Sequence[str] = CHAT_COMMAND,
     ) -> None:
         self._command = [*command, "--models-root", str(models_root), "--idle-seconds", str(idle_seconds)]
         self._log_path = log_path
         self._environment = environment
+        self._places = places
         self._turn = threading.Lock()
         self._process: _ChatProcess | None = None
         self._last_id = 0
@@ -80,10 +86,18 @@ class ChatClient:
             yield from self._ask(base, request)
         finally:
             self._turn.release()
+            self._leave_if_told()
 
-    def leave_if_idle(self) -> None:
-        """Give the device back, unless somebody is being answered right now."""
-        if self._process is not None and self._turn.acquire(blocking=False):
+    def leave(self, device: str) -> None:
+        """Give `device` back, if the process sits there: now, or after the reply that is being written."""
+        process = self._process
+        if process is not None and process.device == device:
+            process.is_to_leave = True
+            self._leave_if_told()
+
+    def _leave_if_told(self) -> None:
+        process = self._process
+        if process is not None and process.is_to_leave and self._turn.acquire(blocking=False):
             try:
                 self._end_process()
             finally:
@@ -95,7 +109,7 @@ class ChatClient:
         self._end_process()
 
     def _ask(self, base: str, request: dict[str, Any]) -> Iterator[ChatUpdate]:
-        was_running = self._process is not None and self._process.serves(base)
+        was_running = self._process is not None and self._process.serves(base, self._places())
         self._last_id += 1
         try:
             yield from self._converse(base, {"id": self._last_id, **request})
@@ -143,10 +157,13 @@ class ChatClient:
     def _process_for(self, base: str) -> _ChatProcess:
         if self._is_closed:
             raise RunError("The workbench is closing")
-        if self._process is not None and self._process.serves(base):
+        places = self._places()
+        if self._process is not None and self._process.serves(base, places):
             return self._process
         self._end_process()
-        self._process = _ChatProcess(base, [*self._command, "--model", base], self._environment, self._log_path)
+        # runs take devices from the first on, so the last one stays free the longest
+        command = [*self._command, "--model", base]
+        self._process = _ChatProcess(base, places[-1], command, self._environment, self._log_path)
         return self._process
 
     def _end_process(self) -> None:
@@ -158,14 +175,16 @@ class ChatClient:
 class _ChatProcess:
     """One chat process and the thread that listens to it."""
 
-    def __init__(self, base: str, command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> None:
-        self._base = base
-        self.is_new = True
+    def __init__(
+        self, base: str, device: str, command: Sequence[str], environment: Mapping[str, str], log_path: Path
+    ) -> None:
+        self._base, self.device = base, device
+        self.is_new, self.is_to_leave = True, False
         with log_path.open("ab") as log_file:
             self._child = subprocess.Popen(
                 command,
                 cwd=PROJECT,
-                env=dict(environment),
+                env={**environment, **only(device)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_file,
@@ -175,9 +194,10 @@ class _ChatProcess:
         self._writing = threading.Lock()
         threading.Thread(target=self._listen, name="chat-listener", daemon=True).start()
 
-    def serves(self, base: str) -> bool:
-        """Whether this process lives and holds `base`."""
-        return self._base == base and self._child.poll() is None
+    def serves(self, base: str, places: Sequence[str]) -> bool:
+        """Whether this process lives, holds `base`, and may stay where it is."""
+        is_wanted = self._base == base and self.device in places and not self.is_to_leave
+        return is_wanted and self._child.poll() is None
 
     def send(self, message: dict[str, Any]) -> None:
         """Raises: _ProcessGone."""
@@ -217,10 +237,14 @@ class _ChatProcess:
 
     def _listen(self) -> None:
         assert self._child.stdout is not None
-        with self._child.stdout as lines:
-            for line in lines:
-                self._messages.put(orjson.loads(line))
-        self._messages.put(None)
+        try:
+            with self._child.stdout as lines:
+                for line in lines:
+                    self._messages.put(orjson.loads(line))
+        except orjson.JSONDecodeError:
+            log.warning("The chat process died in the middle of a line")
+        finally:
+            self._messages.put(None)
 
     def _describe_end(self) -> str:
         try:

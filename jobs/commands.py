@@ -27,7 +27,10 @@ HostOption = Annotated[
     str, typer.Option(help="The address to listen on. Any but this machine's own needs users, who log in.")
 ]
 NameOption = Annotated[
-    list[str] | None, typer.Option("--name", help="A name that browsers may call this machine by; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--name", help="A name that others call this machine by; may be repeated. It needs users, who log in."
+    ),
 ]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")]
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 7860
@@ -40,7 +43,7 @@ commands = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-runs_commands = typer.Typer(help="List, show, cancel and resume runs.", rich_markup_mode=None)
+runs_commands = typer.Typer(help="List, show, move, pause, keep, cancel and resume runs.", rich_markup_mode=None)
 commands.add_typer(runs_commands, name="runs")
 users_commands = typer.Typer(help="Who may use a workbench that listens on a network.", rich_markup_mode=None)
 commands.add_typer(users_commands, name="users")
@@ -141,6 +144,7 @@ def list_runs_command(context: typer.Context, home: HomeOption = None) -> None:
 def list_runs(home: Path | None) -> None:
     """Print one line a run."""
     with _Session(home) as service:
+        service.settle()
         for run in service.runs():
             typer.echo(f"{run.id}  {run.state:<11}  {run.created_at:%Y-%m-%d %H:%M}  {run.name}")
 
@@ -154,6 +158,7 @@ def show(context: typer.Context, run_id: Annotated[str, typer.Argument(metavar="
     from core.events import to_dict as event_to_dict
 
     with _Session(home or context.obj) as service:
+        service.settle()
         run = service.run(run_id)
         events, _ = service.events(run_id)
     shown = {
@@ -192,6 +197,37 @@ def pause(
 
 
 @runs_commands.command()
+def move(
+    context: typer.Context,
+    run_id: Annotated[str, typer.Argument(metavar="ID")],
+    by: Annotated[int, typer.Option(help="So many places back in the queue; below 0, forward.")] = 0,
+    priority: Annotated[int | None, typer.Option(help="0 is usual; above it comes first, below it last.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Let a run that waits come sooner or later."""
+    with _Session(home or context.obj) as service:
+        if priority is not None:
+            service.set_priority(run_id, priority)
+        if by:
+            service.reorder_run(run_id, by)
+        for place, run in enumerate(service.queue(), start=1):
+            typer.echo(f"{place:>3}  {run.id}  {run.priority:>3}  {run.name}")
+
+
+@runs_commands.command()
+def keep(
+    context: typer.Context,
+    run_id: Annotated[str, typer.Argument(metavar="ID")],
+    json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Make the adapter of what a run's last checkpoint holds, without training on."""
+    with _Session(home or context.obj) as service:
+        _, offset = service.events(run_id)
+        _follow(service, service.keep_run(run_id), json, offset=offset)
+
+
+@runs_commands.command()
 def resume(
     context: typer.Context,
     run_id: Annotated[str, typer.Argument(metavar="ID")],
@@ -224,7 +260,7 @@ def list_users(home: HomeOption = None) -> None:
 
 @users_commands.command("remove")
 def remove_user(name: str, home: HomeOption = None) -> None:
-    """Let somebody in no longer; whoever is logged in stays so until the app is started anew."""
+    """Let somebody in no longer; whoever is logged in is out within a minute."""
     with _Session(home) as service:
         service.users.remove(name)
 
@@ -304,9 +340,12 @@ def bench(
 
 
 def _tell_when_at_rest(service: Service, run_id: str) -> None:
-    from jobs.following import wait_until_at_rest
+    from jobs.following import RunLeft, wait_until_at_rest
 
-    typer.echo(f"{run_id}  {wait_until_at_rest(service, run_id).state}")
+    try:
+        typer.echo(f"{run_id}  {wait_until_at_rest(service, run_id).state}")
+    except RunLeft:
+        raise typer.Exit(130) from None
 
 
 class _Session:

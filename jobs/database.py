@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, create_engine, event, inspect, text
+from sqlalchemy.exc import OperationalError
 
-from core.errors import ConfigError
+from core.errors import ConfigError, RunError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 NEWEST_REVISION = "0003"
@@ -22,9 +23,13 @@ FIRST_SQLITE_WITH_SAFE_WAL = (3, 51, 3)
 
 
 class Database:
-    """One SQLite file. Reads and writes each happen in one transaction; writers wait for each other at its start."""
+    """One SQLite file. Reads and writes each happen in one transaction; writers wait for each other at its start.
+
+    `problem` says why nothing could be written when it was last tried; it is empty where it could.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.problem = ""
         self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": LOCK_TIMEOUT_SECONDS})
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
@@ -38,9 +43,31 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A connection that alone may write until the block ends; an exception in the block undoes all of it."""
-        with self._engine.begin() as connection:
-            yield connection
+        """A connection that alone may write until the block ends; an exception in the block undoes all of it.
+
+        Raises:
+            RunError: the disk is full, or does not let us write.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except OperationalError as error:
+            why = _unwritable(error)
+            if not why:
+                raise
+            self.problem = f"Nothing can be saved: {why}"
+            hint = "Make room on the disk of the home folder; what is there can still be read"
+            raise RunError(self.problem, hint=hint) from error
+        self.problem = ""
+
+    def try_to_write(self) -> None:
+        """Find out whether what was in the way of writing has gone.
+
+        Raises:
+            RunError: it has not.
+        """
+        with self.write() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     def migrate(self) -> None:
         """Bring the tables to the newest revision. Two processes may ask at once; the second finds it done.
@@ -72,6 +99,12 @@ class Database:
                 return None
             found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
             return found
+
+
+def _unwritable(error: OperationalError) -> str:
+    """What of the disk is in the way of writing; empty where it is something else."""
+    code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the kind, without what kind of that
+    return str(error.orig) if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY) else ""
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:

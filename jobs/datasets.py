@@ -11,10 +11,12 @@ from pathlib import Path
 
 from core.data.reading import read_dataset
 from core.data.records import Record, read_records, write_records
+from core.durable import flush, flush_all
 from core.errors import DataError, NotFound
 from jobs.home import EXAMPLES, Home
 from jobs.ids import new_id
 from jobs.names import checked_name, file_title
+from jobs.room import require_room
 from jobs.store import Store
 from jobs.views import Dataset, Example
 
@@ -39,10 +41,12 @@ class Datasets:
         Raises:
             DataError: it is not a regular file, or no dataset can be read from it.
             ConfigError: the name is empty, too long or holds control characters.
+            RunError: there is no room for it.
         """
         _check_regular(path)
         title = checked_name(name) if name is not None else file_title(path)
         reading = read_dataset(path, name=path.name, skip_bad_rows=skip_bad_rows)
+        require_room(self.home, "The dataset", 2 * path.stat().st_size)
         values: dict[str, object] = {
             "id": new_id(),
             "example_key": example_key,
@@ -67,7 +71,9 @@ class Datasets:
             draft.mkdir()
             shutil.copyfile(source, draft / f"source{source.suffix.lower()}")
             write_records(records, draft / self.home.records(folder.name).name)
+            flush_all(draft)
             draft.rename(folder)
+            flush([folder.parent])
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 

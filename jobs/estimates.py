@@ -75,6 +75,7 @@ def _count_adapter(config: RunConfig, blueprint: Blueprint) -> _Count:
     chosen = _chosen(config, blueprint, whole)
     ranks = pattern_values(lora.rank_pattern, lora.rank, chosen, "lora.rank_pattern")
     pattern_values(lora.alpha_pattern, lora.alpha, chosen, "lora.alpha_pattern")
+    shared = _shared(config, blueprint)
     a = b = written = 0
     for shape in chosen:
         rank = ranks[shape.name]
@@ -83,7 +84,7 @@ def _count_adapter(config: RunConfig, blueprint: Blueprint) -> _Count:
         sides = _sides(shape, part_rows)
         a, b = a + rank * sides[0], b + rank * sides[1]
         # PEFT's format has no parts: their A lie one above the other, and B has zeros for the other rows.
-        copies = max(1, len(part_rows)) * (2 if shape == _shared(config, blueprint) else 1)
+        copies = max(1, len(part_rows)) * (2 if shape == shared else 1)
         written += copies * rank * shape.experts * (shape.in_features + shape.out_features)
     beside = _biases(lora, chosen, whole, blueprint) + blueprint.size(whole) + _tokens(lora, blueprint)
     beside += sum(shape.out_features for shape in chosen) if lora.use_dora else 0

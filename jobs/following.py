@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event as Flag
@@ -95,7 +96,8 @@ class Follower:
         if times > 1:
             raise RunLeft(run.id)
         typer.echo("Stopping after this step; what was learned is kept. Ctrl-C again leaves at once.", err=True)
-        self.service.stop_run(run.id)
+        with suppress(RunError):  # it may end by itself at this very moment, which is what was wanted
+            self.service.stop_run(run.id)
 
     def _report_silent_end(self, run: Run, last: Event | None) -> None:
         """Tell of an end that the worker could not tell of: it died, or never started."""

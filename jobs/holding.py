@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import orjson
@@ -25,8 +25,8 @@ class HomeHeld(UserError):
 
 
 @contextmanager
-def holding(home: Home, address: str) -> Iterator[None]:
-    """Keep every other app off `home` while the block lasts; they are told our `address`.
+def holding(home: Home) -> Iterator[Callable[[str], None]]:
+    """Keep every other app off `home` while the block lasts. It gets a function that takes the address to tell them.
 
     Raises:
         HomeHeld: another app was faster.
@@ -41,11 +41,16 @@ def holding(home: Home, address: str) -> Iterator[None]:
             "Use that one, or choose another folder with --home",
         ) from None
     try:
-        home.app_holder.write_bytes(orjson.dumps({"pid": os.getpid(), "address": address, "since": time.time()}))
-        yield
+        yield lambda address: _tell(home, address)
     finally:
         home.app_holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _tell(home: Home, address: str) -> None:
+    said = {"pid": os.getpid(), "address": address, "since": time.time()}
+    with suppress(OSError):  # a full disk: who is refused is told that we are just starting
+        home.app_holder.write_bytes(orjson.dumps(said))
 
 
 def _holder(home: Home) -> str:

@@ -52,6 +52,12 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def checkpoint_step(self) -> int | None:
+        """The step after which the newest checkpoint was written; None where there is none."""
+        steps = (path.name.removeprefix("step-") for path in self.path.glob("checkpoints/step-*"))
+        return max((int(step) for step in steps if step.isdecimal()), default=None)
+
+    @property
     def home(self) -> Home:
         return Home(self.path.parent.parent)
 
@@ -116,8 +122,9 @@ def open_home(path: Path | None = None) -> Home:
     chosen = path or Path(os.environ.get(HOME_VARIABLE) or user_data_dir(APP_NAME))
     home = Home(chosen.expanduser().resolve())
     try:
-        for folder in (home.path, home.datasets, home.runs, home.exports):
-            folder.mkdir(parents=True, exist_ok=True)
+        home.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # other accounts of the machine have no business here
+        for folder in (home.datasets, home.runs, home.exports):
+            folder.mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"The home folder {home.path} cannot be used", error.strerror or "", "Choose another with --home"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,9 @@ class EventWriter:
         os.close(self._file)
 
     def _append(self, line: bytes) -> None:
-        if os.write(self._file, line) != len(line):
+        written = os.write(self._file, line)
+        if written != len(line):  # as much as the last block had room for; the next line must not begin behind it
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -81,7 +84,7 @@ def _parse(line: bytes) -> Event | None:
 
 def write_wish(control: Path, wish: Wish) -> None:
     """Tell the worker to end: at once to go on another day, after this step with what was learned, or for good."""
-    draft = control.with_suffix(".new")
+    draft = control.with_name(f"{control.name}.{os.getpid()}.{threading.get_ident()}")  # others may write as well
     draft.write_text(wish)
     draft.replace(control)
 
@@ -92,5 +95,5 @@ def read_wish(control: Path) -> Wish | None:
         said = control.read_text()
     except FileNotFoundError:
         return None
-    wishes: dict[str, Wish] = {"pause": "pause", "keep": "keep"}
-    return wishes.get(said, "cancel")
+    wishes: dict[str, Wish] = {"pause": "pause", "keep": "keep", "cancel": "cancel"}
+    return wishes.get(said)

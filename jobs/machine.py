@@ -15,6 +15,11 @@ def devices() -> tuple[str, ...]:
     return tuple(f"cuda:{number}" for number in range(len(gpu_names()))) or (CPU,)
 
 
+def only(device: str) -> dict[str, str]:
+    """The environment in which a process sees of all GPUs only its `device`; none of them where that is the CPU."""
+    return {"CUDA_VISIBLE_DEVICES": device.partition(":")[2]} if gpu_names() else {}
+
+
 @functools.cache
 def gpu_names() -> tuple[str, ...]:
     """The GPUs that the driver's own tool lists; none where there is no such tool. The first call takes seconds."""

@@ -14,6 +14,9 @@ def birth(pid: int) -> str | None:
     """What tells this process from every other that has or had its pid; None if there is none.
 
     On Linux it counts from the boot and so stays the same when somebody sets the clock.
+
+    Raises:
+        OSError, psutil.Error: the system does not tell, which is not to say that the process has gone.
     """
     try:
         process = psutil.Process(pid)
@@ -25,13 +28,17 @@ def birth(pid: int) -> str | None:
         # The name in parentheses may hold blanks and parentheses itself; the start time is field 22 of all.
         ticks = stat.read_text().rpartition(")")[2].split()[19]
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except (psutil.Error, OSError):
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return None
     return f"{boot}:{ticks}"
 
 
 def is_alive(pid: int, born: str) -> bool:
-    """Whether the process that had `pid` and was born at `born` still runs. A zombie does not."""
+    """Whether the process that had `pid` and was born at `born` still runs. A zombie does not.
+
+    Raises:
+        OSError, psutil.Error: as `birth`.
+    """
     return birth(pid) == born
 
 

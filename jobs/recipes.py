@@ -59,6 +59,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark is not None else ""
         raise ConfigError(f"{file} is not YAML", where, "Correct it, or leave --config out") from error
+    except RecursionError:
+        raise ConfigError(f"{file} has too many levels", hint="Settings have two; correct it") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from core.errors import RunError, UserError
 from core.events import Cancelled, Event, Failed, Finished, Paused, Started
@@ -25,6 +26,7 @@ from jobs.launchers.local import LocalLauncher, Worker
 from jobs.machine import CPU
 from jobs.oom import oom_kills
 from jobs.processes import is_alive, signal_group
+from jobs.room import waiting_for_room
 from jobs.states import Wish
 from jobs.store import Attempt, Store
 from jobs.views import RunProblem
@@ -48,7 +50,7 @@ class Patience:
 
     tick: float = 0.5
     preparing: float = 8.0
-    cancel: float = 9.0
+    cancel: float = 8.0
     kill: float = 20.0
     keep: float = 600.0
     leave: float = 10.0
@@ -70,8 +72,11 @@ class _Watch:
 
 
 class Scheduler:
-    """One thread on one home. `devices` says what there is, a place for one run each; `make_room` is called before a
-    run starts, to free its device.
+    """One thread on one home. `problem` says why it cannot do its work at the moment, if so.
+
+    Args:
+        devices: what there is, a place for one run each.
+        make_room: called with a device before a run starts there, to free it.
     """
 
     def __init__(
@@ -79,7 +84,7 @@ class Scheduler:
         store: Store,
         launcher: LocalLauncher,
         *,
-        make_room: Callable[[], None] = lambda: None,
+        make_room: Callable[[str], None] = lambda device: None,
         devices: Callable[[], Sequence[str]] = lambda: (CPU,),
         patience: Patience | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -92,6 +97,7 @@ class Scheduler:
         self._patience = patience or Patience()
         self._monotonic = monotonic
         self._watches: dict[str, _Watch] = {}
+        self.problem = ""
         self._awake = threading.Event()
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -115,35 +121,83 @@ class Scheduler:
         self._launcher.let_go()
 
     def tick(self) -> None:
-        """Follow every active run, then start as many as there are free devices for."""
-        attempts = self._store.attempts()
-        self._forget_all_but(attempts)
-        for attempt in attempts:
-            self._follow(attempt)
-        while self._store.next_device(self._devices()) is not None and self._start_next():
-            pass
+        """Follow every active run, then start as many as there are free devices for.
+
+        Raises:
+            RunError: nothing can be written.
+        """
+        if self._store.problem:
+            self._store.try_to_write()
+        problem = self._follow_all()
+        self.problem = self._start_waiting() or problem
 
     def _loop(self) -> None:
         while not self._closing:
             try:
                 self.tick()
-            except Exception:  # a full disk or a locked database passes; a scheduler that died would not come back
-                log.exception("The scheduler's tick failed; it will try again")
+            except Exception as error:  # noqa: BLE001, it passes; a scheduler that died would not come back
+                self._tell(error)
             self._awake.wait(self._patience.tick)
             self._awake.clear()
 
+    def _tell(self, error: Exception) -> None:
+        """Log why a tick failed, once for as long as it is the same."""
+        if isinstance(error, UserError):
+            problem = str(error)
+        elif isinstance(error, OSError):
+            problem = f"Nothing can be saved: {error.strerror or error}"
+        else:
+            problem = f"The queue stands still because of a fault of ours: {type(error).__name__}: {error}"
+        if problem != self.problem:
+            log.error("The scheduler's tick failed; it will try again", exc_info=error)
+        self.problem = problem
+
     # -- starting ------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Put on record what became of workers that have gone, without starting any: for whoever only wants to know."""
+        deadline = self._monotonic() + 2 * self._patience.gone
+        while any(not self._is_there(attempt.worker) for attempt in self._store.attempts()):
+            self._follow_all()
+            if self._monotonic() > deadline:
+                return
+            time.sleep(self._patience.tick / 5)
+
+    def _follow_all(self) -> str:
+        """What hinders us from following a run, if anything; the others are followed all the same."""
+        attempts = self._store.attempts()
+        self._forget_all_but(attempts)
+        problem = ""
+        for attempt in attempts:
+            try:
+                self._follow(attempt)
+            except OSError as error:
+                problem = f"The run {attempt.run_id} cannot be followed: {error}"
+                if problem != self.problem:
+                    log.exception("A run cannot be followed; it will be tried again")
+        return problem
+
+    def _start_waiting(self) -> str:
+        """Start as many runs as there are free devices for; why none, if the disk is in the way."""
+        while (device := self._store.next_device(self._devices())) is not None:
+            if problem := waiting_for_room(self._home):
+                return problem
+            self._make_room(device)
+            if not self._start_next():
+                break
+        return ""
 
     def _start_next(self) -> bool:
         """Whether a run was started, or tried to."""
-        self._make_room()
         started: list[Worker] = []
         chosen: list[str] = []
 
         def launch(run_id: str, device: str) -> Worker:
             chosen.append(run_id)
             folder = self._home.run(run_id)
-            for left_over in (folder.control, folder.heartbeat):
+            if not folder.path.is_dir():
+                raise RunError("The run's folder is not there any more", str(folder.path), "Start a new run")
+            for left_over in (*folder.path.glob(f"{folder.control.name}*"), folder.heartbeat):
                 left_over.unlink(missing_ok=True)
             folder.oom_kills.write_text(str(oom_kills()), encoding="ascii")
             started.append(self._launcher.launch(folder, device))
@@ -151,14 +205,16 @@ class Scheduler:
 
         try:
             attempt = self._store.claim(launch, self._devices())
-        except RunError as error:
-            self._store.fail_to_start(chosen[0], _problem(error))
-            return True
-        except BaseException:
+        except BaseException as error:
             for worker in started:
                 self._launcher.abandon(worker)
-            raise
+            if not isinstance(error, RunError) or not chosen or started:
+                raise
+            self._store.fail_to_start(chosen[0], _problem(error))  # its worker could not be launched
+            return True
         if attempt is not None:
+            if attempt.wish is not None:
+                self._deliver(self._home.run(attempt.run_id).control, attempt.wish)
             self._launcher.open_gate(attempt.worker)
             log.info("Run %s started on %s as process %d", attempt.run_id, attempt.device, attempt.worker.pid)
         return attempt is not None
@@ -197,6 +253,8 @@ class Scheduler:
     def _note(self, watch: _Watch, event: Event) -> None:
         if isinstance(event, Started):
             watch.has_started = True
+            if watch.wish == "keep":
+                watch.wish_since = self._monotonic()  # until now it read the checkpoint that is to be kept
         if isinstance(event, LastEvent):
             watch.last, watch.last_since = event, self._monotonic()
 
@@ -219,7 +277,9 @@ class Scheduler:
             return
         control = self._home.run(watch.attempt.run_id).control
         if read_wish(control) != watch.wish:
-            write_wish(control, watch.wish)
+            self._deliver(control, watch.wish)
+        if self._is_reading(watch):
+            return
         waited = now - watch.wish_since
         may_kill_after = patience.preparing + patience.kill
         if watch.wish == "cancel":
@@ -231,8 +291,22 @@ class Scheduler:
         elif waited > patience.preparing and not watch.has_started:
             signal_group(worker.pid, worker.birth, signal.SIGTERM)
 
+    def _is_reading(self, watch: _Watch) -> bool:
+        """Whether a worker has yet to come to the checkpoint that it is to keep, which takes as long as it takes."""
+        folder = self._home.run(watch.attempt.run_id)
+        return watch.wish == "keep" and not watch.has_started and folder.checkpoint_step is not None
+
+    def _deliver(self, control: Path, wish: Wish) -> None:
+        """Tell the worker; one that cannot be told, since the disk is full, is ended all the same when it is time."""
+        try:
+            write_wish(control, wish)
+        except OSError as error:
+            log.warning("A worker could not be told to %s: %s", wish, error)
+
     def _conclude(self, watch: _Watch) -> None:
-        """Put the end of a run on record whose worker has gone, and give back what it had set aside."""
+        """Put the end of a run on record whose worker has gone, and give back what it had set aside: before, since the
+        disk may be full of it.
+        """
         give_up_reserve(self._home.run(watch.attempt.run_id).path)
         attempt, last = watch.attempt, watch.last
         if isinstance(last, Finished):
@@ -268,7 +342,7 @@ class Scheduler:
     def _how_it_went(self, watch: _Watch) -> RunProblem:
         code = self._launcher.exit_code(watch.attempt.worker)
         hint = "Resume the run; it goes on from its last checkpoint"
-        if watch.wish == "keep" and not watch.has_started:
+        if watch.wish == "keep" and not watch.has_started and not self._is_reading(watch):
             return RunProblem(title="The run was stopped before its first step", hint="Resume the run to begin again")
         if code is None:
             return RunProblem(title="The worker is gone", hint=hint)

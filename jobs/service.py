@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,8 @@ import psutil
 
 from core.config import RunConfig, Task, to_dict
 from core.data.records import Record
-from core.errors import UserError
+from core.durable import flush
+from core.errors import RunError, UserError
 from core.events import Event
 from core.generate.requests import Delta, PaneRequest, Sampling
 from core.models.catalogue import default_models_root
@@ -36,7 +37,7 @@ from jobs.home import open_home
 from jobs.ids import new_id
 from jobs.journal import read_events, write_wish
 from jobs.launchers.local import LocalLauncher, child_environment
-from jobs.machine import devices, gpu_names
+from jobs.machine import CPU, devices, gpu_names
 from jobs.names import checked_name
 from jobs.room import needed_bytes, require_room
 from jobs.scheduler import Scheduler
@@ -103,22 +104,29 @@ class Service:
         self._store = Store(self._home)
         self._datasets = Datasets(self._home, self._store)
         self._environment = child_environment(self._models_root)
-        self._chat = ChatClient(self._models_root, self._home.chat_log, self._environment)
+        self._chat = ChatClient(
+            self._models_root, self._home.chat_log, self._environment, places=self._places_without_a_run
+        )
         launcher = LocalLauncher(self._environment)
         self.users = Users(self._store)
-        self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._chat.leave_if_idle)
+        self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._chat.leave)
 
-    def held(self, address: str) -> AbstractContextManager[None]:
-        """For an app, which answers at `address`, while it serves: no other may have the same home folder.
+    def held(self) -> AbstractContextManager[Callable[[str], None]]:
+        """For an app, while it serves: no other may have the same home folder. It gets a function to tell others at
+        which address it answers.
 
         Raises:
             HomeHeld: another has it; raised when the context is entered.
         """
-        return holding(self._home, address)
+        return holding(self._home)
 
     def start(self) -> None:
         """Start queued runs and follow active ones from now on."""
         self._scheduler.start()
+
+    def settle(self) -> None:
+        """Put on record what became of runs whose workers have gone, where nobody else does."""
+        self._scheduler.settle()
 
     def close(self) -> None:
         """End the scheduler and the chat process. Runs go on."""
@@ -221,11 +229,12 @@ class Service:
         config = bases.with_absolute_base(config, self._models_root)
         estimate = estimates.estimate(config, self._models_root)
         if estimate is not None:
-            require_room(self._home, needed_bytes(config, estimate))
+            require_room(self._home, "The run", needed_bytes(config, estimate))
         run_id = new_id()
         folder = self._home.run(run_id)
         folder.path.mkdir()
         folder.config.write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
+        flush([folder.config, folder.path, self._home.runs])
         try:
             run = self._store.add_run(run_id, config, key)
         except BaseException:
@@ -243,8 +252,10 @@ class Service:
     def run(self, run_id: str) -> Run:
         """Raises: NotFound."""
         run = self._store.run(run_id)
-        silence = silent_seconds(self._home.run(run.id).heartbeat) if run.state in ACTIVE_STATES else None
-        return replace(run, silent_seconds=silence)
+        folder = self._home.run(run.id)
+        silence = silent_seconds(folder.heartbeat) if run.state in ACTIVE_STATES else None
+        step = folder.checkpoint_step if run.is_at_rest else None
+        return replace(run, silent_seconds=silence, checkpoint_step=step)
 
     def events(self, run_id: str, offset: int = 0) -> tuple[tuple[Event, ...], int]:
         """A run's events from byte `offset` of its file on, and the offset to ask from next.
@@ -304,6 +315,20 @@ class Service:
             RunError: it is not one that can go on.
         """
         run = self._store.requeue(run_id)
+        self._scheduler.wake()
+        return run
+
+    def keep_run(self, run_id: str) -> Run:
+        """Queue a paused, failed, cancelled or interrupted run again, to end with what its last checkpoint holds.
+
+        Raises:
+            NotFound: there is no such run.
+            RunError: it is not at rest, has finished, or has written no checkpoint.
+        """
+        run = self.run(run_id)
+        if run.state in RESUMABLE_STATES and run.checkpoint_step is None:
+            raise RunError(f"The run {run.name} has written no checkpoint that could be kept", hint="Resume it instead")
+        run = self._store.requeue(run_id, "keep")
         self._scheduler.wake()
         return run
 
@@ -374,8 +399,11 @@ class Service:
             NotFound: there is no such adapter.
             ConfigError: there is no such form.
             AdapterError: it cannot be written in that form.
+            RunError: there is no room for it.
         """
-        return export_in_child(self.adapter(adapter_id), form, self._home.exports, self._environment)
+        adapter = self.adapter(adapter_id)
+        require_room(self._home, "The file", 2 * adapter.bytes)
+        return export_in_child(adapter, form, self._home.exports, self._environment)
 
     # -- chat ----------------------------------------------------------------------------------------------------
 
@@ -417,7 +445,15 @@ class Service:
         able_to_chat(known.name, require_adapter(known.path))
         return known.name, known.base_model, known.path
 
+    def _places_without_a_run(self) -> tuple[str, ...]:
+        """The devices that no run has; beside runs on all of them, the CPU."""
+        return self._store.free_devices(devices()) or (CPU,)
+
     # -- machine -------------------------------------------------------------------------------------------------
+
+    def storage_problem(self) -> str:
+        """Why nothing can be saved, or no run started, at the moment; empty while all is well."""
+        return self._store.problem or self._scheduler.problem
 
     def machine(self) -> Machine:
         """What this machine has free at the moment, and which runs it carries out."""

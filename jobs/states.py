@@ -5,7 +5,8 @@
     at rest     paused, and what has ended: finished, failed, cancelled, interrupted
 
 A run that waits is claimed; an active one ends in whatever its worker's last word says, or its death; one at rest that
-has not finished goes on from its last checkpoint when it is queued again.
+has not finished goes on from its last checkpoint when it is queued again, or ends there, if it is queued with the wish
+to keep what that holds.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ REFUSE = Move(("queued",), "failed")
 BEGIN = Move(("preparing",), "running")
 REQUEUE = Move(RESUMABLE_STATES, "queued")
 
-# What a wish does to a run that holds no device, and to one that does. What a paused run has learned can be kept only
-# by its worker: it is resumed first.
+# What a wish does to a run that holds no device, and to one that does. What a run at rest has learned can be kept only
+# by a worker: it is queued again, with that wish.
 AT_ONCE: dict[Wish, Move] = {
     "pause": Move(("queued",), "paused"),
     "keep": Move(("queued",), "cancelled"),

@@ -8,13 +8,14 @@ first to see its end wins, and the second finds it ended.
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select, update
 
 from core.config import RunConfig, parse, to_dict
 from core.errors import NotFound, RunError
@@ -53,6 +54,15 @@ class Store:
     def close(self) -> None:
         """Give back every connection."""
         self._database.close()
+
+    @property
+    def problem(self) -> str:
+        """Why nothing could be written when it was last tried; empty where it could."""
+        return self._database.problem
+
+    def try_to_write(self) -> None:
+        """Raises: RunError, where nothing can be written still."""
+        self._database.try_to_write()
 
     # -- datasets ------------------------------------------------------------------------------------------------
 
@@ -93,9 +103,11 @@ class Store:
             known = _one(connection, _RUNS.where(tables.runs.c.submit_key == key)) if key is not None else None
             if known is not None:
                 return _run(known)
-            values = {"id": run_id, "submit_key": key, "dataset_id": config.data.dataset_id, "state": "queued"}
+            values: dict[str, Any] = {"id": run_id, "submit_key": key, "state": "queued"}
             text = json.dumps(to_dict(config))
-            connection.execute(insert(tables.runs).values(config=text, created_at=now, queued_at=now, **values))
+            values |= {"dataset_id": config.data.dataset_id, "created_at": now}
+            values["queued_at"] = _at_the_end(connection, now)
+            connection.execute(insert(tables.runs).values(config=text, **values))
         return self.run(run_id)
 
     def run_submitted_as(self, key: str) -> Run | None:
@@ -129,27 +141,38 @@ class Store:
             waiting = _RUNS.filter(tables.runs.c.state == "queued").order_by(*_QUEUE)
             return tuple(_run(row) for row in connection.execute(waiting).mappings())
 
+    def free_devices(self, devices: Sequence[str]) -> tuple[str, ...]:
+        """Those of `devices` that have no run."""
+        with self._database.read() as connection:
+            return _free(connection, devices)
+
     def next_device(self, devices: Sequence[str]) -> str | None:
         """One of `devices` that is free while a run waits; only a hint, since another process may be faster."""
         with self._database.read() as connection:
-            return _free(connection, devices) if _one(connection, _WAITING) is not None else None
+            free = _free(connection, devices)
+            return free[0] if free and _one(connection, _WAITING) is not None else None
 
     def reorder(self, run_id: str, by: int) -> None:
-        """Let a waiting run change places with those behind it (`by` above 0) or before it, so many of them.
+        """Let a waiting run go so many places back in the queue, or forward where `by` is below 0. It becomes as urgent
+        as it has to be for that; the others stay as they are.
 
         Raises:
             NotFound: there is no such run.
             RunError: it does not wait.
         """
         with self._database.write() as connection:
-            rows = connection.execute(_WAITING).mappings().all()
-            order = [row["id"] for row in rows]
-            if run_id in order:
-                place = order.index(run_id)
-                order.insert(max(0, place + by), order.pop(place))
-                for row, moved in zip(rows, order, strict=True):
-                    values = {"priority": row["priority"], "queued_at": row["queued_at"]}
-                    connection.execute(update(tables.runs).filter_by(id=moved).values(**values))
+            rows = list(connection.execute(_WAITING).mappings())
+            place = next((place for place, row in enumerate(rows) if row["id"] == run_id), None)
+            if place is not None:
+                times = sorted(row["queued_at"] for row in rows)
+                moved = rows.pop(place)
+                target = max(0, place + by)
+                passed = [row["priority"] for row in (rows[target:place] if by < 0 else rows[place:target])]
+                priority = max([moved["priority"], *passed]) if by < 0 else min([moved["priority"], *passed])
+                rows.insert(target, moved)
+                connection.execute(update(tables.runs).filter_by(id=run_id).values(priority=priority))
+                for row, queued_at in zip(rows, _apart(times), strict=True):
+                    connection.execute(update(tables.runs).filter_by(id=row["id"]).values(queued_at=queued_at))
                 return
         run = self.run(run_id)
         raise RunError(f"The run {run.name} is not in the queue: it is {run.state}")
@@ -172,8 +195,8 @@ class Store:
         the same run. What it started must wait for word before it acts: only once this returns is the start on record.
         """
         with self._database.write() as connection:
-            device, row = _free(connection, devices), _one(connection, _WAITING)
-            if row is None or device is None:
+            free, row = _free(connection, devices), _one(connection, _WAITING)
+            if row is None or not free:
                 return None
             events = self.home.run(row["id"]).events
             values: dict[str, Any] = {
@@ -182,8 +205,8 @@ class Store:
                 "events_offset": events.stat().st_size if events.exists() else 0,
                 "started_at": row["started_at"] or self._clock(),
             }
-            worker = launch(row["id"], device)
-            values |= {"pid": worker.pid, "birth": worker.birth, "device": device}
+            worker = launch(row["id"], free[0])
+            values |= {"pid": worker.pid, "birth": worker.birth, "device": free[0]}
             connection.execute(update(tables.runs).filter_by(id=row["id"]).values(**values))
             return _attempt({**row, **values})
 
@@ -206,6 +229,9 @@ class Store:
     def end(self, attempt: Attempt, outcome: Outcome, problem: RunProblem | None = None) -> bool:
         """From any active state to what became of it. False where somebody else saw the end first."""
         with self._database.write() as connection:
+            wish = connection.execute(select(tables.runs.c.wish).filter_by(id=attempt.run_id)).scalar()
+            if wish == "cancel" and outcome in ("paused", "interrupted"):  # asked for after we had looked
+                outcome, problem = "cancelled", None
             values = _ending(problem, self._clock())
             return _move(connection, attempt.run_id, states.end(outcome), values, attempt.number)
 
@@ -240,20 +266,22 @@ class Store:
         hint = "Resume it first" if run.state == "paused" else ""
         raise RunError(f"The run {run.name} cannot be {what}: it is {run.state}", hint=hint)
 
-    def requeue(self, run_id: str) -> Run:
-        """Queue an ended run again, to go on from its last checkpoint.
+    def requeue(self, run_id: str, wish: Wish | None = None) -> Run:
+        """Queue a run at rest again, to go on from its last checkpoint; or to end there, as `wish` says.
 
         Raises:
             NotFound: there is no such run.
             RunError: it is not one that can go on.
         """
-        fresh = {"ended_at": None, "wish": None, "pid": None, "birth": None}
+        fresh: dict[str, Any] = {"ended_at": None, "wish": wish, "pid": None, "birth": None}
         fresh |= {"error_title": None, "error_detail": None, "error_hint": None}
         with self._database.write() as connection:
-            moved = _move(connection, run_id, states.REQUEUE, {"queued_at": self._clock(), **fresh})
+            fresh["queued_at"] = _at_the_end(connection, self._clock())
+            moved = _move(connection, run_id, states.REQUEUE, fresh)
         run = self.run(run_id)
         if not moved:
-            raise RunError(f"The run {run.name} cannot be resumed: it is {run.state}")
+            what = "kept" if wish == "keep" else "resumed"
+            raise RunError(f"The run {run.name} cannot be {what}: it is {run.state}")
         return run
 
     # -- adapters ------------------------------------------------------------------------------------------------
@@ -322,10 +350,24 @@ _QUEUE = (tables.runs.c.priority.desc(), tables.runs.c.queued_at, tables.runs.c.
 _WAITING = select(tables.runs).filter_by(state="queued").order_by(*_QUEUE)
 
 
-def _free(connection: Connection, devices: Sequence[str]) -> str | None:
-    """The first of `devices` that has no run; none while an older workbench's run is active, which had no device."""
+def _apart(times: Sequence[float]) -> Iterator[float]:
+    """`times`, which ascend, each later than the one before."""
+    last = -math.inf
+    for time_ in times:
+        last = max(time_, math.nextafter(last, math.inf))
+        yield last
+
+
+def _at_the_end(connection: Connection, now: float) -> float:
+    """When a run is queued that is: now, but behind all that wait, though somebody has set the clock back."""
+    last = connection.execute(select(func.max(tables.runs.c.queued_at)).filter_by(state="queued")).scalar()
+    return now if last is None else max(now, math.nextafter(last, math.inf))
+
+
+def _free(connection: Connection, devices: Sequence[str]) -> tuple[str, ...]:
+    """Those of `devices` that have no run; none while an older workbench's run is active, which had no device."""
     taken = set(connection.execute(select(tables.runs.c.device).where(_IS_ACTIVE)).scalars())
-    return next((device for device in devices if device not in taken), None) if None not in taken else None
+    return tuple(device for device in devices if device not in taken) if None not in taken else ()
 
 
 def _one(connection: Connection, query: Select[Any]) -> RowMapping | None:
@@ -388,6 +430,7 @@ def _run(row: RowMapping) -> Run:
         pid=row["pid"] if row["state"] in ACTIVE_STATES else None,
         device=row["device"] if row["state"] in ACTIVE_STATES else None,
         priority=row["priority"],
+        wish=row["wish"] if row["state"] in ("queued", *ACTIVE_STATES) else None,
         error=problem,
         adapter_id=row["adapter_id"],
     )

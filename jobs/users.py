@@ -7,6 +7,7 @@ to be refused as a wrong password, so that nobody learns which names are.
 from __future__ import annotations
 
 import functools
+import hashlib
 import unicodedata
 
 from argon2 import PasswordHasher
@@ -45,17 +46,26 @@ class Users:
         Raises:
             NotFound: there is no such user.
         """
-        if not self._store.drop_user(name):
+        if not self._store.drop_user(_spelled(name)):
             raise NotFound(f"There is no user {name}", hint="List the users to see their names")
+
+    def stamps(self) -> dict[str, str]:
+        """By name, what changes with the password."""
+        return {name: hashlib.sha256(said.encode()).hexdigest() for name, said in self._store.users().items()}
 
     def are(self, name: str, password: str) -> bool:
         """Whether they are who they say."""
-        found = self._store.users().get(name)
+        found = self._store.users().get(_spelled(name))
         try:
             is_right = _hasher().verify(found or _nobody(), _normal(password[:LONGEST_PASSWORD]))
         except (VerificationError, InvalidHashError):
             return False
         return is_right and found is not None
+
+
+def _spelled(name: str) -> str:
+    """The name as it is kept, however it was typed."""
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def _normal(password: str) -> str:

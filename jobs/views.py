@@ -11,7 +11,7 @@ from core.data.records import Message
 from core.generate.requests import Delta
 from core.models.catalogue import ModelSource
 from core.models.shapes import LinearShape
-from jobs.states import ENDED_STATES, RESTING_STATES, RunState
+from jobs.states import ENDED_STATES, RESTING_STATES, RunState, Wish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +25,9 @@ class RunProblem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run as the store knows it. Its events and log are asked for apart. `silent_seconds` is how long its worker
-    has not been heard of, where that is too long.
+    """One run as the store knows it. Its events and log are asked for apart. `wish` is how a run that waits or is
+    carried out is to end, where somebody has said so. Only where one run is asked for: `silent_seconds` is how long its
+    worker has not been heard of, if that is too long, and `checkpoint_step` where a run at rest can go on.
     """
 
     id: str
@@ -40,9 +41,11 @@ class Run:
     pid: int | None = None
     device: str | None = None
     priority: int = 0
+    wish: Wish | None = None
     error: RunProblem | None = None
     adapter_id: str | None = None
     silent_seconds: float | None = None
+    checkpoint_step: int | None = None
 
     @property
     def has_ended(self) -> bool:

@@ -44,17 +44,29 @@ def main(arguments: list[str] | None = None) -> int:
     folder = RunFolder(options.run_folder.resolve())
     begin_heartbeat(folder.heartbeat)
     with EventWriter(folder.events) as journal:
-        try:
-            stop = _Stop(folder.control)
-            return _tell(_events(folder, stop), _Teller(journal, folder, stop))
-        except UserError as error:
-            log.info("The run failed: %s", error, exc_info=error)
-            journal.write(Failed(title=error.title, detail=error.detail, hint=error.hint))
-        except Exception as error:
-            log.exception("The run failed because of a fault of ours")
-            title = f"The worker hit a fault of ours: {type(error).__name__}: {error}"
-            journal.write(Failed(title=title, hint="See the log; the last lines say where"))
-    return 1
+        end = _carry_out(folder, journal)
+        if end is not None:
+            journal.write(end)
+    return 1 if isinstance(end, Failed) else 0
+
+
+def _carry_out(folder: RunFolder, journal: EventWriter) -> Event | None:
+    """How the run ended, where it has not told so itself. What it held on the disk is given back by then."""
+    try:
+        stop = _Stop(folder)
+        _tell(_events(folder, stop), _Teller(journal, folder, stop))
+    except UserError as error:
+        log.info("The run failed: %s", error, exc_info=error)
+        if is_disk_full(error.__cause__ or error):
+            return disk_full(folder.path, folder.checkpoint_step or 0)
+        return Failed(title=error.title, detail=error.detail, hint=error.hint)
+    except Exception as error:
+        log.exception("The run failed")
+        if is_disk_full(error):
+            return disk_full(folder.path, folder.checkpoint_step or 0)
+        title = f"The worker hit a fault of ours: {type(error).__name__}: {error}"
+        return Failed(title=title, hint="See the log; the last lines say where")
+    return None
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -64,12 +76,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _tell(events: Iterator[Event], teller: _Teller) -> int:
+def _tell(events: Iterator[Event], teller: _Teller) -> None:
     for event in events:
         teller.tell(event)
-        if isinstance(event, Failed):
-            return 1
-    return 0
 
 
 class _Teller:
@@ -111,22 +120,29 @@ def _events(folder: RunFolder, stop: _Stop) -> Iterator[Event]:
         stop=stop,
     ):
         if isinstance(event, Started):
-            stop.heed_sigterm()
+            stop.begin()
             cap_memory()  # not sooner: while a model is read, its file's mapping counts as well
         yield event
 
 
 class _Stop:
-    """Answers whether the run is to end: because the control file says so, a SIGTERM came, or the disk is full."""
+    """Answers whether the run is to end: because the control file says so, a SIGTERM came, or the disk is full.
 
-    def __init__(self, control: Path) -> None:
-        self._control = control
+    One that is to keep what it learned, and goes on from a checkpoint, has to read that first.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._control = folder.control
+        self._is_reading = folder.checkpoint_step is not None
         self._is_pausing = False
 
     def __call__(self) -> str | None:
-        return read_wish(self._control) or ("pause" if self._is_pausing else None)
+        wish = read_wish(self._control) or ("pause" if self._is_pausing else None)
+        return None if wish == "keep" and self._is_reading else wish
 
-    def heed_sigterm(self) -> None:
+    def begin(self) -> None:
+        """The first step comes now: whatever there was to read is read, and SIGTERM means to pause."""
+        self._is_reading = False
         signal.signal(signal.SIGTERM, self._terminate)
 
     def _terminate(self, _number: int, _frame: types.FrameType | None) -> None:

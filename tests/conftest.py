@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all that look at pages: Playwright runs once in a process."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser.driver import ARGUMENTS, chromium
+
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        yield instance
+        instance.close()
 
 
 @pytest.fixture(scope="session")

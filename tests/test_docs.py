@@ -82,9 +82,10 @@ def app_lines() -> list[str]:
 @pytest.mark.parametrize("line", app_lines())
 def test_every_command_in_the_docs_is_known_with_its_options(line: str) -> None:
     words = line.split()[1:]
-    command = next((word for word in words if not word.startswith("-")), "ui")
+    named = [word for word in words if not word.startswith("-")]
+    command = named[: 2 if named and named[0] in ("runs", "users") else 1] or ["ui"]
     helped = subprocess.run(
-        [sys.executable, "app.py", command, "--help"], cwd=ROOT, capture_output=True, text=True, env=wide_terminal()
+        [sys.executable, "app.py", *command, "--help"], cwd=ROOT, capture_output=True, text=True, env=wide_terminal()
     )
     assert helped.returncode == 0, helped.stderr
     for option in (word.split("=")[0] for word in words if word.startswith("--")):
@@ -131,3 +132,16 @@ def test_example_datasets_are_as_large_as_the_docs_say() -> None:
     said = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     for count in rows.values():
         assert str(count) in said
+
+
+def test_every_promise_names_tests_that_there_are() -> None:
+    named = re.findall(r"(tests/[\w/]+\.py)::(\w+)", (ROOT / "docs/guarantees.md").read_text(encoding="utf-8"))
+    assert len(named) > 60
+    for path, test in named:
+        assert re.search(rf"^def {test}\(", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE), test
+
+
+def test_each_of_the_forty_faults_has_a_row_with_a_test() -> None:
+    text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| .*tests/[\w/]+\.py::\w+", text, flags=re.MULTILINE)
+    assert [int(number) for number in rows] == list(range(1, 41))

@@ -17,19 +17,24 @@ from typing import Any
 
 import gradio as gr
 import psutil
+from gradio.route_utils import CustomCORSMiddleware
 from starlette.middleware import Middleware
 
 from core.errors import ConfigError
 from jobs.service import Service
 from ui import addresses, theme
 from ui.addresses import ICON, OwnAddresses
+from ui.blocks import QuietBlocks
 from ui.guard import Guard
-from ui.login import Login
+from ui.login import Login, Sessions, Throttle
 from ui.pages import library, playground, runs, train
 from ui.story import Stories
 
 TITLE = "LoRA Workbench"
 LARGEST_UPLOAD = "2gb"
+CACHE_SECONDS = (3600, 6 * 3600)  # how often uploads are looked through, and how old they get; ours are kept elsewhere
+WAITING_EVENTS = 512  # more than a hundred tabs click at once
+SESSIONS = 128  # tabs whose state is kept; each takes half a megabyte, and Gradio would keep ten thousand
 
 _PAGES: tuple[tuple[str, str, Callable[[gr.Blocks, Service, Stories], None]], ...] = (
     ("Runs", "/runs", runs.build),
@@ -42,7 +47,8 @@ _log = logging.getLogger(__name__)
 def build(service: Service) -> gr.Blocks:
     """All pages, ready to be launched."""
     stories = Stories(service)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as demo:
+    options = {"title": TITLE, "analytics_enabled": False, "fill_width": True, "delete_cache": CACHE_SECONDS}
+    with QuietBlocks(**options) as demo:
         train.build(demo, service, stories)
     for name, path, build_page in _PAGES:
         with demo.route(name, path) as page:
@@ -60,16 +66,18 @@ def serve(service: Service, host: str, port: int, names: Sequence[str] = ()) -> 
         ConfigError: `host` is not this machine's own and there are no users, or the port is taken.
         HomeHeld: another app has the home folder.
     """
-    is_private = _is_private(host)
+    host = host.strip("[]")
+    is_private = _is_private(host) and not names  # a name for others means that others come, through a server before us
     if not is_private and not service.users.names():
         raise ConfigError(
-            f"There are no users yet, so the workbench does not listen on {host}",
+            f"Listening on {host} for others needs a login, and there are no users yet",
             hint="Add one with: python app.py users add NAME; or reach 127.0.0.1 through an SSH tunnel",
             field="host",
         )
-    port = free_port(host, port)
-    with service.held(_address(host, port)):
-        _serve(service, host, port, None if is_private else (*own_names(host), *names))
+    with service.held() as tell:
+        port = free_port(host, port)
+        tell(_address(host, port))
+        _serve(service, host, port, None if is_private else names)
 
 
 def _address(host: str, port: int) -> str:
@@ -80,7 +88,7 @@ def own_names(host: str) -> tuple[str, ...]:
     """What browsers may call a machine that listens on `host`: by that, or where it means all, by each of its own
     addresses and its name.
     """
-    if host.strip("[]") not in ("0.0.0.0", "::"):
+    if host not in ("0.0.0.0", "::"):
         return (f"[{host}]" if ":" in host else host,)
     found = [address.address.partition("%")[0] for each in psutil.net_if_addrs().values() for address in each
              if address.family in (socket.AF_INET, socket.AF_INET6)]  # fmt: skip
@@ -106,15 +114,17 @@ def launch(demo: gr.Blocks, service: Service, host: str, port: int, public_names
     """Start the server in a thread of its own, behind the guard, and return once it answers.
 
     Args:
-        public_names: what browsers may call this machine where the server is open to a network, and behind a login.
+        public_names: what others may call this machine beside its addresses, where it is there for others; then it is
+            behind a login. None where it is there for this machine alone.
     """
-    guard = [Middleware(Guard, port=port, others=public_names or ())]
+    guard = [Middleware(Guard, port=port, others=own_names(host), public=public_names or ())]
     if public_names is not None:
-        guard.append(Middleware(Login, check=service.users.are))
+        remembered = {"sessions": Sessions(service.users.stamps), "throttle": Throttle()}
+        guard.append(Middleware(Login, check=service.users.are, **remembered))
     _reach_ourselves_directly()
-    demo.queue(default_concurrency_limit=8)
+    demo.queue(default_concurrency_limit=8, max_size=WAITING_EVENTS)
     demo.launch(
-        server_name=host,
+        server_name=f"[{host}]" if ":" in host else host,
         server_port=port,
         prevent_thread_lock=True,
         quiet=True,
@@ -127,10 +137,18 @@ def launch(demo: gr.Blocks, service: Service, host: str, port: int, public_names
         footer_links=[],
         favicon_path=str(ICON),
         max_file_size=LARGEST_UPLOAD,
+        state_session_capacity=SESSIONS,
         theme=theme.theme(),
         head=_head(),
         app_kwargs={"middleware": [*guard, Middleware(OwnAddresses, service=service)]},
     )
+    _permit_nobody_else(demo.app)
+
+
+def _permit_nobody_else(app: gr.routes.App) -> None:
+    """Take out what Gradio puts before all others to tell foreign pages what they may do: they may do nothing."""
+    app.user_middleware = [each for each in app.user_middleware if each.cls is not CustomCORSMiddleware]
+    app.middleware_stack = app.build_middleware_stack()
 
 
 def _head() -> str:
@@ -161,7 +179,7 @@ def free_port(host: str, port: int) -> int:
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host.strip("[]"), port))
+            probe.bind((host, port))
         except OSError as error:
             hint = "Close what uses it, or choose another with --port"
             raise ConfigError(f"Port {port} cannot be used", error.strerror or str(error), hint, "port") from None
@@ -184,7 +202,10 @@ def _on_signals(stop: threading.Event) -> Callable[[], None]:
 
 
 def _reach_ourselves_directly() -> None:
-    """Gradio asks its own server whether it is up; a proxy set in the environment must not be in between."""
+    """Gradio asks its own server whether it is up; a proxy set in the environment must not be in between. Nor may who
+    asks us claim to ask for somebody else, unless the person says that a server before us tells the truth.
+    """
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     for name in ("NO_PROXY", "no_proxy"):
         known = os.environ.get(name, "")
         os.environ[name] = ",".join(part for part in (known, "127.0.0.1,localhost,::1") if part)

@@ -15,6 +15,7 @@ from itertools import accumulate
 from typing import Any, TypeAlias
 
 import gradio as gr
+import orjson
 
 from ui import addresses
 from ui.story import Curve, Story
@@ -47,8 +48,8 @@ _SCRIPT = """
 const target = element.querySelector('.plot');
 const options = {displayModeBar: false, responsive: true, doubleClick: 'reset'};
 const draw = () => {
-  const figure = props.value;
-  if (!figure || !figure.data || !window.Plotly) return;
+  if (!props.value || !window.Plotly) return;
+  const figure = JSON.parse(props.value);
   target.classList.add('drawn');
   Plotly.react(target, figure.data, figure.layout, options);
 };
@@ -60,7 +61,7 @@ new ResizeObserver(() => { if (target.classList.contains('drawn') && target.offs
 
 
 def chart(elem_id: str, title: str) -> gr.HTML:
-    """An empty chart under its title; give it a `Figure` as its value."""
+    """An empty chart under its title; give it a `Figure` as its value, as text."""
     return gr.HTML(
         None,
         html_template=f'<h3>{title}</h3><div class="plot" role="img" aria-label="{title}"></div>',
@@ -70,6 +71,11 @@ def chart(elem_id: str, title: str) -> gr.HTML:
         elem_classes=["chart"],
         apply_default_css=False,
     )
+
+
+def as_text(figure: Figure) -> str:
+    """The figure as JSON: of a list, Gradio would look into every number, three times over."""
+    return orjson.dumps(figure).decode()
 
 
 def loss(story: Story, run_id: str) -> Figure:

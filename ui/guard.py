@@ -59,14 +59,16 @@ class Guard:
 
     Args:
         others: names and addresses of this machine beside its own address, where it listens on a network.
+        public: names by which a server before this one may speak for it, on the usual ports of HTTP and HTTPS.
     """
 
-    def __init__(self, app: App, port: int, others: Sequence[str] = ()) -> None:
+    def __init__(self, app: App, port: int, others: Sequence[str] = (), public: Sequence[str] = ()) -> None:
         self.app = app
-        known = [*LOOPBACK_NAMES, *(name.lower() for name in others)]
-        names = [f"{name}:{port}" for name in known] + (known if port == 80 else [])
+        known = [*LOOPBACK_NAMES, *(name.lower() for name in (*others, *public))]
+        outside = [name.lower() for name in public]
+        names = [f"{name}:{port}" for name in known] + (known if port == 80 else outside)
         self.hosts = frozenset(names)
-        self.origins = frozenset(f"http://{name}" for name in names)
+        self.origins = frozenset([*(f"http://{name}" for name in names), *(f"https://{name}" for name in outside)])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is not HTTP, refuse what is foreign, and complete the answers to the rest."""

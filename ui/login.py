@@ -4,8 +4,12 @@ Without a session every address answers 401, or leads to the login where a brows
 or ours is reached before. Sessions live in this process's memory: a restart ends all of them. The cookie is for this
 site alone, and no script can read it.
 
-Who guesses is slowed down: after `FREE_TRIES` wrong passwords a name, and the address that they came from, have to
-wait, twice as long each time. That is also answered before the password is looked at, so guessing costs us nothing.
+Who guesses is slowed down: after `FREE_TRIES` wrong passwords an address, and an address with that name, has to wait,
+twice as long each time. A try is counted before the password is looked at, so many at once gain nothing; and no more
+than `CHECKS_AT_ONCE` are looked at, since that takes memory on purpose. A name alone is never made to wait: else
+anybody could keep its owner out.
+
+A session ends when it is not used, when it is old, and when its user's password changes or the user is removed.
 
 One address is open: Gradio asks its own server to begin, which starts what it has in the background and answers `true`.
 """
@@ -17,36 +21,43 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 from urllib.parse import parse_qs, quote
 
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+import anyio
+import anyio.to_thread
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from ui.guard import App, Receive, Scope, Send
 
 COOKIE, LOGIN, LOGOUT = "workbench_session", "/login", "/logout"
 OPEN = frozenset({"/gradio_api/startup-events"})
-SESSION_SECONDS = 12 * 3600.0  # since it was last used
+SESSION_SECONDS, OLDEST_SESSION = 12 * 3600.0, 7 * 24 * 3600.0  # since it was last used, and since it began
+LOOK_SECONDS = 30.0  # after which it is asked again who the users are
+CHECKS_AT_ONCE = 2
 FREE_TRIES, FIRST_WAIT, LONGEST_WAIT = 5, 30.0, 900.0  # seconds
-REMEMBERED = 10_000  # names and addresses with wrong passwords
+REMEMBERED = 10_000  # addresses with wrong passwords
 LARGEST_FORM = 8192  # bytes
 
 Check = Callable[[str, str], bool]
+Stamps = Callable[[], Mapping[str, str]]
 
 
 class Login:
-    """Lets in who has a session, and gives one to whom `check(name, password)` knows."""
+    """Lets in who has a session, and gives one to whom `check(name, password)` knows. What it remembers is handed to
+    it, since Starlette may make middleware anew.
+    """
 
-    def __init__(self, app: App, check: Check, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, app: App, check: Check, sessions: Sessions, throttle: Throttle) -> None:
         self.app = app
         self.check = check
-        self.sessions = Sessions(clock)
-        self.throttle = Throttle(clock)
+        self.sessions = sessions
+        self.throttle = throttle
+        self._checking = anyio.CapacityLimiter(CHECKS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the login itself, pass on who is logged in, refuse all others."""
@@ -69,19 +80,22 @@ class Login:
     async def _login(self, request: Request) -> Response:
         if request.method != "POST":
             return _page(_next(request))
-        if int(request.headers.get("content-length") or LARGEST_FORM + 1) > LARGEST_FORM:
+        body = await _body(request)
+        if body is None:
             return _page("/", "That is too long to be a name and a password.", 413)
-        form = parse_qs((await request.body()).decode("utf-8", "replace"))
+        form = parse_qs(body.decode("utf-8", "replace"))
         name, password, target = (form.get(field, [""])[0] for field in ("name", "password", "next"))
-        keys = f"name {name}", f"address {request.client.host if request.client else ''}"
-        if (seconds := self.throttle.wait(keys)) > 0:
+        address = request.client.host if request.client else ""
+        keys = address, f"{address} {name}"
+        if (seconds := self.throttle.begin(keys)) > 0:
             return _page(target, f"Too many wrong passwords: try again in {seconds:.0f} seconds.", 429)
-        if not await run_in_threadpool(self.check, name, password):
-            self.throttle.fail(keys)
+        if not await anyio.to_thread.run_sync(self.check, name, password, limiter=self._checking):
             return _page(target, "This name and this password do not go together.", 401)
         self.throttle.succeed(keys)
         response = RedirectResponse(_safe(target), 303)
-        response.set_cookie(COOKIE, self.sessions.begin(name), httponly=True, samesite="strict", path="/")
+        is_secure = request.headers.get("origin", "").startswith("https://")
+        token = self.sessions.begin(name)
+        response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/", secure=is_secure)
         return response
 
     async def _logout(self, request: Request) -> Response:
@@ -96,14 +110,21 @@ class Login:
 @dataclass(slots=True)
 class _Session:
     name: str
+    stamp: str
+    begun: float
     used: float
 
 
 class Sessions:
-    """Who is logged in. Tokens are kept as hashes: who reads our memory's dump cannot use them."""
+    """Who is logged in. Tokens are kept as hashes: who reads our memory's dump cannot use them.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    Args:
+        stamps: by user's name, what changes with the password.
+    """
+
+    def __init__(self, stamps: Stamps, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stamps, self._clock = stamps, clock
+        self._current, self._looked = stamps(), clock()
         self._sessions: dict[str, _Session] = {}
         self._lock = threading.Lock()
 
@@ -111,13 +132,17 @@ class Sessions:
         """A new session's token."""
         token = secrets.token_urlsafe(32)
         with self._lock:
+            self._look()
             self._sessions = {key: each for key, each in self._sessions.items() if not self._is_over(each)}
-            self._sessions[_digest(token)] = _Session(name, self._clock())
+            now = self._clock()
+            self._sessions[_digest(token)] = _Session(name, self._current.get(name, ""), now, now)
         return token
 
     def user(self, token: str) -> str | None:
         """Whose session that is, if it is one; it lasts on from now."""
         with self._lock:
+            if self._clock() - self._looked > LOOK_SECONDS:
+                self._look()
             session = self._sessions.get(_digest(token))
             if session is None or self._is_over(session):
                 return None
@@ -129,43 +154,65 @@ class Sessions:
         with self._lock:
             self._sessions.pop(_digest(token), None)
 
+    def _look(self) -> None:
+        self._current, self._looked = self._stamps(), self._clock()
+
     def _is_over(self, session: _Session) -> bool:
-        return self._clock() - session.used > SESSION_SECONDS
+        now = self._clock()
+        is_old = now - session.used > SESSION_SECONDS or now - session.begun > OLDEST_SESSION
+        return is_old or self._current.get(session.name) != session.stamp
 
 
 class Throttle:
     """How long who has to wait after wrong passwords."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many, and until when to wait
         self._lock = threading.Lock()
 
-    def wait(self, keys: tuple[str, ...]) -> float:
-        """Seconds until any of `keys` may try again."""
+    def begin(self, keys: tuple[str, ...]) -> float:
+        """Seconds until any of `keys` may try again. Where that is now, the try counts as a wrong one until it is seen
+        to be right.
+        """
+        keys = tuple(map(_digest, keys))  # what somebody types may be long
         with self._lock:
-            return max(0.0, *(self._failures.get(key, (0, 0.0))[1] - self._clock() for key in keys))
+            seconds = max(0.0, *(self._failures.get(key, (0, 0.0))[1] - self._clock() for key in keys))
+            if seconds == 0.0:
+                self._count(keys)
+            return seconds
 
-    def fail(self, keys: tuple[str, ...]) -> None:
-        """Each of `keys` was wrong once more."""
-        with self._lock:
-            for key in keys:
-                count = self._failures.pop(key, (0, 0.0))[0] + 1
-                over = count - FREE_TRIES
-                seconds = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(over, 16)) if over >= 0 else 0.0
-                self._failures[key] = count, self._clock() + seconds
-            while len(self._failures) > REMEMBERED:
-                self._failures.popitem(last=False)
+    def _count(self, keys: tuple[str, ...]) -> None:
+        for key in keys:
+            count = self._failures.pop(key, (0, 0.0))[0] + 1
+            over = count - FREE_TRIES
+            seconds = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(over, 16)) if over >= 0 else 0.0
+            self._failures[key] = count, self._clock() + seconds
+        while len(self._failures) > REMEMBERED:
+            self._failures.popitem(last=False)
 
     def succeed(self, keys: tuple[str, ...]) -> None:
         """What was wrong before is forgiven."""
         with self._lock:
-            for key in keys:
+            for key in map(_digest, keys):
                 self._failures.pop(key, None)
 
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+async def _body(request: Request) -> bytes | None:
+    """What was sent; None where it is too long, whatever its headers say."""
+    body = bytearray()
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > LARGEST_FORM:
+                return None
+    except ClientDisconnect:  # nobody is there to be answered
+        return None
+    return bytes(body)
 
 
 def _refused(request: Request) -> Response:

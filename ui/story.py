@@ -54,12 +54,14 @@ class Curve:
 
 @dataclass
 class Story:
-    """Everything that a run has reported so far. `version` changes with every event; accuracies are shares of rows, by
-    the newest evaluation and by the one before the first step.
+    """Everything that a run has reported so far. `version` changes with every event. `step` is the last one done, which
+    after a resume is the checkpoint's. Accuracies are shares of rows, by the newest evaluation and by the one before
+    the first step.
     """
 
     version: int = 0
     offset: int = 0
+    step: int = 0
     phase: Preparing | None = None
     phases: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -76,11 +78,6 @@ class Story:
     process_memory: Curve = field(default_factory=Curve)
     device_memory: Curve = field(default_factory=Curve)
     speed: Curve = field(default_factory=Curve)
-
-    @property
-    def step(self) -> int:
-        """The last step that is done."""
-        return self.last.step if self.last else 0
 
     @property
     def steps(self) -> int:
@@ -124,6 +121,7 @@ class Story:
 
     def _start(self, event: Started) -> None:
         self.started, self.phase, self.end = event, None, None
+        self.step = event.first_step - 1
         for curve in self._curves():
             curve.cut(event.first_step)
         if event.first_step == 1:
@@ -144,7 +142,7 @@ class Story:
             self.speed.add(event.step, (event.tokens - before.tokens) / (event.seconds - before.seconds))
         elif not before and event.seconds > 0:
             self.speed.add(event.step, event.tokens / event.seconds)
-        self.last = event
+        self.last, self.step = event, event.step
         self.loss.add(event.step, event.loss)
         if event.is_spike:
             self.spikes.add(event.step, event.loss)

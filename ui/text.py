@@ -24,6 +24,7 @@ PHASE_WORDS = {
     "injecting": "Making ready what is trained",
     "tokenizing": "Turning rows into tokens",
 }
+PRIORITY_WORDS = {1: "High", 0: "Normal", -1: "Low"}
 METHOD_WORDS = {"lora": "LoRA", "full": "full fine-tuning", "bitfit": "biases only (BitFit)"}
 STARTER_WORDS = "SmolLM2 135M (starter)"
 
@@ -31,6 +32,18 @@ STARTER_WORDS = "SmolLM2 135M (starter)"
 def plural(count: int, one: str, many: str | None = None) -> str:
     """`3 rows`, `1 row`, `1,204 rows`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def ordinal(number: int) -> str:
+    """`1st`, `2nd`, `11th`, `23rd`."""
+    is_teen = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if is_teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+
+
+def device(name: str) -> str:
+    """`GPU 1` for `cuda:1`, else `CPU`."""
+    kind, _, number = name.partition(":")
+    return f"GPU {number or 0}" if kind == "cuda" else "CPU"
 
 
 def count(value: float) -> str:

@@ -62,6 +62,8 @@ it as `merged`: base and biases as one model."""
 
 STARTER_REMARK = """The starter model is that model with weights that were once rounded to 4 bits (Q4_1); outputs on the
 original weights differ slightly from what the workbench showed."""
+TEMPLATE_REMARK = """It was trained with the workbench's plain chat template (### User, ### Assistant), which is in
+the tokenizer beside it."""
 LOFTQ_REMARK = """It belongs to its base in {bits} bits{kind}: its start (LoftQ) makes up for what quantization took.
 On the base in 16 bits it is not what was trained."""
 PLAIN_REMARK = """It is plain LoRA, which programs other than peft read as it is."""
@@ -86,6 +88,7 @@ def write_card(
     is_bitfit = settings.kind == BITFIT
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
         has_embedding = any(name.endswith("lora_embedding_A") for name in file.keys())  # noqa: SIM118
+    has_tokenizer = bool(config.lora.new_tokens) or (folder / "tokenizer_config.json").is_file()
     text = CARD.format(
         base_model=base_model,
         name=config.name,
@@ -94,8 +97,8 @@ def write_card(
         article="A BitFit" if is_bitfit else "A LoRA",
         form="a form of its own" if is_bitfit else "PEFT's format",
         facts="\n".join(f"| {name} | {value} |" for name, value in _facts(config, settings, eval_loss, base_eval_loss)),
-        loading=UNKNOWN_TO_PEFT if is_bitfit else _loading(config, base_model),
-        remarks="".join(f"\n{remark}\n" for remark in _remarks(config, settings, has_embedding)),
+        loading=UNKNOWN_TO_PEFT if is_bitfit else _loading(config, base_model, has_tokenizer),
+        remarks="".join(f"\n{remark}\n" for remark in _remarks(config, settings, has_embedding, has_tokenizer)),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
@@ -133,12 +136,12 @@ def _besides(config: RunConfig, settings: PeftSettings) -> Iterator[tuple[str, s
         yield "new tokens", ", ".join(f"`{token}`" for token in config.lora.new_tokens)
 
 
-def _loading(config: RunConfig, base_model: str) -> str:
+def _loading(config: RunConfig, base_model: str, has_tokenizer: bool) -> str:
     is_classifier, has_tokens = config.task == "classification", bool(config.lora.new_tokens)
     code = LOADING.format(
         kind="AutoModelForSequenceClassification" if is_classifier else "AutoModelForCausalLM",
         base_model=base_model,
-        tokenizer='"path/to/this/folder"' if has_tokens else "base",
+        tokenizer='"path/to/this/folder"' if has_tokenizer else "base",
         labels=", num_labels=len(labels)" if is_classifier else "",
         growing=GROWING if has_tokens else "",
         use=CLASSIFY if is_classifier else TALK,
@@ -146,9 +149,11 @@ def _loading(config: RunConfig, base_model: str) -> str:
     return code.replace("import torch\n", f"{READING_LABELS}\nimport torch\n", 1) if is_classifier else code
 
 
-def _remarks(config: RunConfig, settings: PeftSettings, has_embedding: bool) -> Iterator[str]:
+def _remarks(config: RunConfig, settings: PeftSettings, has_embedding: bool, has_tokenizer: bool) -> Iterator[str]:
     if config.base_model == STARTER:
         yield STARTER_REMARK
+    if has_tokenizer and not config.lora.new_tokens:
+        yield TEMPLATE_REMARK
     if config.lora.init == "loftq" and settings.kind != BITFIT:
         kind = f" ({config.quant.quant_type} in blocks of {config.quant.block_size})" if config.quant.bits == 4 else ""
         yield LOFTQ_REMARK.format(bits=config.quant.bits, kind=kind)

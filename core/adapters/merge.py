@@ -155,7 +155,7 @@ def export_merged(
     """
     loaded = load_model(model_folder, dtype=torch.float32 if fp32 else None, quant=quant, head=_head(adapter_folder))
     tokenizer = loaded.tokenizer
-    if (adapter_folder / "tokenizer.json").is_file():  # it has new tokens
+    if (adapter_folder / "tokenizer.json").is_file():  # it has new tokens, or a chat template of ours
         tokenizer = AutoTokenizer.from_pretrained(adapter_folder, local_files_only=True, trust_remote_code=False)
     grow(loaded.model, read_adapter(adapter_folder).vocabulary)
     key = load_adapter(loaded.model, adapter_folder)

@@ -167,7 +167,7 @@ def _reason(error: ValueError, with_line: bool = False) -> str:
     if not isinstance(error, json.JSONDecodeError):
         return str(error)
     line = f"line {error.lineno}, " if with_line else ""
-    return f"{error.msg} at {line}column {error.colno}"
+    return f"{error.msg.removesuffix(' at')} at {line}column {error.colno}"
 
 
 def _renamed(name: str, suffix: str) -> str:
@@ -198,14 +198,23 @@ def _delimiter(text: str, usual: str) -> str:
     """The delimiter that gives the header the most cells; `usual` where several do."""
     _, header = next(_lines(text), (1, ""))
     candidates = usual + _DELIMITERS.replace(usual, "")
-    return max(candidates, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
+    return max(candidates, key=lambda delimiter: _count_cells(header, delimiter))
+
+
+def _count_cells(header: str, delimiter: str) -> int:
+    """How many cells a header has by a delimiter; none where it cannot be read, which is told when it is."""
+    try:
+        return len(next(csv.reader([header], delimiter=delimiter), []))
+    except csv.Error:
+        return 0
 
 
 def _header(reader: Any, name: str) -> list[str]:
     try:
         cells = [cell.strip() for cell in next((cells for cells in reader if cells), [])]
     except csv.Error as error:
-        raise DataError(f"The header of {name} cannot be read", str(error), "Correct its quotes") from None
+        hint = "Correct its quotes and line ends"
+        raise DataError(f"The header of {name} cannot be read", _in_our_words(error), hint) from None
     named = [cell for cell in cells if cell]
     if repeated := next((cell for cell in named if named.count(cell) > 1), ""):
         raise DataError(f"{name} has two columns named {repeated!r}", hint="Rename or remove one of them")
@@ -218,7 +227,7 @@ def _table_rows(reader: Any, columns: list[str], name: str) -> Rows:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield _broken_cells(start, name, str(error))
+            yield _broken_cells(start, name, _in_our_words(error))
             continue
         if cells is None:
             return
@@ -230,9 +239,15 @@ def _table_rows(reader: Any, columns: list[str], name: str) -> Rows:
             yield Problem(row=start, title=title, hint="Put cells that hold the delimiter in double quotes")
 
 
+def _in_our_words(error: csv.Error) -> str:
+    """What is wrong with a line; the library gives advice to programmers."""
+    said = str(error)
+    if "end of data" in said:
+        return "a quote is opened and never closed"
+    return "a carriage return stands alone, outside of quotes" if "new-line character" in said else said
+
+
 def _broken_cells(line: int, name: str, reason: str) -> Problem:
-    if "end of data" in reason:
-        reason = "a quote is opened and never closed"
     title = f"Line {line} of {name} is not valid CSV: {reason}"
     return Problem(row=line, title=title, hint="Correct its quotes: a quote inside a quoted cell is written twice")
 
@@ -257,13 +272,15 @@ def _paragraphs(text: str, name: str) -> Rows:
 
 def _parquet_rows(data: bytes, name: str) -> Rows:
     import pyarrow  # lazily: few files need it, and it is large
-    from pyarrow import parquet
 
-    number = 0
+    from core.data.unpacked import unpacked_bytes
+
+    number = size = 0
     try:
-        file = parquet.ParquetFile(pyarrow.BufferReader(data)) if data else None
-        _check_unpacked_size(file, name)
+        file = _parquet_file(data, name) if data else None
         for batch in file.iter_batches(batch_size=1024) if file else ():
+            size += sum(unpacked_bytes(column) for column in batch.columns)
+            _check_unpacked_size(size, name)
             for values in batch.to_pylist():
                 number += 1
                 yield Row(number=number, values=values)
@@ -271,14 +288,23 @@ def _parquet_rows(data: bytes, name: str) -> Rows:
         raise DataError(f"{name} is damaged", f"after row {number}: {error}", "Write the Parquet file again") from None
 
 
-def _check_unpacked_size(file: Any, name: str) -> None:
-    if file is None:
-        return
+def _parquet_file(data: bytes, name: str) -> Any:
+    """The opened file, which gives text as the dictionaries that it lies in."""
+    import pyarrow
+    from pyarrow import parquet
+
+    from core.data.unpacked import text_columns
+
+    file = parquet.ParquetFile(pyarrow.BufferReader(data))
     groups = range(file.metadata.num_row_groups)
-    size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+    _check_unpacked_size(sum(file.metadata.row_group(group).total_byte_size for group in groups), name)
+    return parquet.ParquetFile(pyarrow.BufferReader(data), read_dictionary=text_columns(file))
+
+
+def _check_unpacked_size(size: int, name: str) -> None:
     if size > MAX_BYTES:
         limit = f"Split it, or keep a part of at most {MAX_BYTES / 1e9:.1f} GB"
-        raise DataError(f"{name} is too large to read: it unpacks to {size / 1e9:.1f} GB", hint=limit)
+        raise DataError(f"{name} is too large to read: it unpacks to more than {MAX_BYTES / 1e9:.1f} GB", hint=limit)
 
 
 _TEXT_FORMATS: dict[str, tuple[str, Callable[[str, str], Rows]]] = {

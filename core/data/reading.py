@@ -21,6 +21,7 @@ __all__ = ["Problem", "Reading", "read_dataset"]
 
 _ROWS_TO_DETECT = 100
 _ROWS_TO_NAME = 10
+MAX_ROWS = 10_000_000  # each is held in memory while a file is read, however short it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ def read_dataset(path: Path, name: str | None = None, skip_bad_rows: bool = Fals
     if not head:
         raise DataError(f"{name} is empty: it has 0 rows", hint="Add at least one row")
     row_format = _row_format(head, name)
-    found = list(_records(itertools.chain(head, table.rows), row_format))
+    found = list(_records(_bounded(itertools.chain(head, table.rows), name), row_format))
     problems = tuple(item for item in found if isinstance(item, Problem))
     records = tuple(item for item in found if not isinstance(item, Problem))
     if problems and not (skip_bad_rows and records):
@@ -61,6 +62,14 @@ def read_dataset(path: Path, name: str | None = None, skip_bad_rows: bool = Fals
         row_format=row_format.name if row_format else "",
         problems=problems,
     )
+
+
+def _bounded(rows: Rows, name: str) -> Rows:
+    """`rows`, no more than can be held."""
+    for count, item in enumerate(rows, start=1):
+        if count > MAX_ROWS:
+            raise DataError(f"{name} has more than {MAX_ROWS:,} rows", hint="Split it, or keep a part of it")
+        yield item
 
 
 def _row_format(head: list[Row | Problem], name: str) -> RowFormat | None:

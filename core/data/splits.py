@@ -138,6 +138,12 @@ def _groups(checksums: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[
     return equal, np.flatnonzero(is_new)
 
 
+def repeats(rows: Sequence[Tokens]) -> int:
+    """How many of `rows` are copies of another: their tokens have the same number and checksum."""
+    keys = _checksums(rows).astype(np.uint64) << np.uint64(32) | lengths_of(rows).astype(np.uint64)
+    return len(rows) - len(np.unique(keys))
+
+
 def _checksums(rows: Sequence[Tokens]) -> NDArray[np.uint32]:
     """`[rows]`, equal for rows of equal tokens."""
     if isinstance(rows, TokenStore):

@@ -37,6 +37,11 @@ def ensure_template(tokenizer: Any) -> bool:
     return True
 
 
+def has_plain_template(tokenizer: Any) -> bool:
+    """Whether our plain template is the tokenizer's."""
+    return bool(tokenizer.chat_template == PLAIN_TEMPLATE)
+
+
 def render(tokenizer: Any, messages: Iterable[Message], *, opening: bool) -> str:
     """The conversation as text; with `opening` it ends where an assistant's answer is to begin."""
     return ChatTemplate(tokenizer).render(_plain(messages), opening=opening)

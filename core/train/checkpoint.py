@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from core.durable import flush
 from core.models.precision import Precision
 
 PRECISION_FILE = "precision.json"
@@ -60,19 +61,27 @@ def save_checkpoint(
         temporary.mkdir(parents=True)
         save_file(_tensors(parameters, optimizer), temporary / TENSORS_FILE)
         (temporary / STATE_FILE).write_text(json.dumps({"step": step, "totals": totals}), encoding="utf-8")
-        _flush(sorted(temporary.iterdir()))
+        flush(sorted(temporary.iterdir()))
         manifest = {path.name: _account(path) for path in sorted(temporary.iterdir())}
         (temporary / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
-        _flush([temporary / MANIFEST_FILE, temporary])
+        flush([temporary / MANIFEST_FILE, temporary])
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     shutil.rmtree(final, ignore_errors=True)  # one that could not be read and was passed over
     os.replace(temporary, final)
-    _flush([folder])
-    for older in _checkpoints(folder)[:-kept]:
-        shutil.rmtree(older)
+    flush([folder, folder.parent])
+    _clear_away(folder, final, kept)
     return final
+
+
+def _clear_away(folder: Path, newest: Path, kept: int) -> None:
+    """Drop all but the `kept` checkpoints up to the `newest`, which was just written: later ones are damaged, since the
+    run went on from before them; and what a killed process left half written.
+    """
+    whole = [path for path in _checkpoints(folder) if path.name <= newest.name]
+    for path in {*_checkpoints(folder), *folder.glob("tmp-*")}.difference(whole[-kept:]):
+        shutil.rmtree(path)
 
 
 def checkpoint_bytes(parameters: Iterable[nn.Parameter]) -> int:
@@ -92,15 +101,6 @@ def _tensors(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimiz
 def _account(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _flush(paths: Sequence[Path]) -> None:
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -167,7 +167,9 @@ def keep_precision(run_folder: Path, choose: Callable[[], Precision]) -> Precisi
     run_folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(values), encoding="utf-8")
+    flush([temporary])
     os.replace(temporary, path)
+    flush([run_folder])
     return chosen
 
 

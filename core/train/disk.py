@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from safetensors import SafetensorError
 
@@ -21,6 +21,7 @@ from core.events import Paused
 Result = TypeVar("Result")
 
 RESERVE_FILE = "reserve"
+_PIECE = 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -36,9 +37,12 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def disk_full(folder: Path, step: int, needed: int) -> Paused:
-    """What is said when a run pauses because of it: it goes on from `step` when it is resumed."""
-    figures = f"the run needs {needed / 1e6:.0f} MB, and {free_bytes(folder) / 1e6:.0f} MB are free"
+def disk_full(folder: Path, step: int, needed: int = 0) -> Paused:
+    """What is said when a run pauses because of it: it goes on from `step` when it is resumed. `needed` bytes are what
+    it wanted to write, where that is known.
+    """
+    figures = f"{free_bytes(folder) / 1e6:.0f} MB are free"
+    figures = f"the run needs {needed / 1e6:.0f} MB, and {figures}" if needed else figures
     return Paused(step=step, title="The disk is full", detail=figures, hint="Make room, then resume the run")
 
 
@@ -48,6 +52,17 @@ def give_up_reserve(folder: Path) -> int:
     size = path.stat().st_size if path.exists() else 0
     path.unlink(missing_ok=True)
     return size
+
+
+def _occupy(file: BinaryIO, size: int) -> None:
+    """Have `size` bytes of the disk for `file`: by asking for them, or where that cannot be asked, by writing."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        for begin in range(0, size, _PIECE):
+            file.write(bytes(min(_PIECE, size - begin)))
 
 
 class Reserve:
@@ -66,7 +81,7 @@ class Reserve:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with (self._folder / RESERVE_FILE).open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, max(1, self.size))
+                _occupy(file, max(1, self.size))
         except OSError:
             self.release()
             raise

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -147,7 +147,7 @@ class Loop:
         try:
             self.reserve.set_aside()
             self._rehearse()
-            if self.steps_done == 0:
+            if self.steps_done == 0 or self._is_unjudged(evaluations):
                 yield from self._evaluate()
             while self.steps_done < self.steps:
                 step = self._step()
@@ -166,10 +166,19 @@ class Loop:
                 raise
             self.reserve.is_used = True
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are done, and what they led to was evaluated."""
+        return self.steps_done == self.steps and (self.eval_loss is not None or not self.eval_rows)
+
+    def _is_unjudged(self, evaluations: Container[int]) -> bool:
+        """Whether the run ended in the middle of an evaluation when it was carried out before."""
+        return self.steps_done in evaluations and self.eval_loss is None and len(self.eval_rows) > 0
+
     def _save_if_there_is_room(self) -> Iterator[Saved]:
-        """A checkpoint where the run ends early."""
+        """A checkpoint where the run ends early, unless the last one is of this step."""
         try:
-            if self.steps_done:
+            if self.steps_done > self.saved_step:
                 yield self.save()
         except (OSError, SafetensorError) as error:
             if not is_disk_full(error):

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from core.config import RunConfig
 from core.data.encoding import Encoding
 from core.data.records import Records
-from core.data.splits import hold_out, lengths_of, trained_of
+from core.data.splits import hold_out, lengths_of, repeats, trained_of
+from core.durable import flush, flush_all
 from core.events import Cancelled, Event, Finished, Note, Paused, Preparing, Started
 from core.models.fetch import ensure_model
 from core.models.precision import best_device, choose_precision
@@ -69,6 +70,9 @@ def carry_out(
         return
     train_rows, eval_rows = hold_out(encoding.rows, config.data.holdout, config.seed)
     yield from (Note(text=text) for text in (*notes, *remarks, *task.losses(encoding)))
+    if copies := repeats(encoding.rows):
+        what = "1 row is a copy of another" if copies == 1 else f"{copies:,} rows are copies of others"
+        yield Note(text=f"{what}; equal rows are never held back from one side and trained on the other")
     if config.data.holdout and not eval_rows:
         yield Note(text="Too few rows to hold any back: there is no evaluation loss")
     yield Preparing(phase="injecting")
@@ -120,7 +124,7 @@ def _started(loop: Loop, method: Method) -> Started:
 
 def _end(loop: Loop, method: Method, run_folder: Path) -> Iterator[Event]:
     stopped = loop.steps_done < loop.steps
-    is_given_up = loop.steps_done == 0 or (loop.stop() == "pause" and stopped)
+    is_given_up = loop.steps_done == 0 or (loop.stop() == "pause" and not loop.is_over)
     if loop.stop() == "cancel" or (is_given_up and not loop.reserve.is_used):
         yield _given_up(loop.stop, loop.steps_done)
         return
@@ -170,5 +174,7 @@ def _save_whole(loop: Loop, method: Method, output: Path) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    flush_all(temporary)
     shutil.rmtree(output, ignore_errors=True)
     os.replace(temporary, output)
+    flush([output.parent])

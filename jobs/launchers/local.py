@@ -15,10 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from core.errors import RunError
 from core.models.catalogue import MODELS_VARIABLE
 from jobs.home import PROJECT, RunFolder
-from jobs.machine import CPU
+from jobs.machine import CPU, only
 from jobs.processes import birth
 
 GATED = "--gated"
@@ -53,11 +55,6 @@ def child_environment(models_root: Path) -> dict[str, str]:
     return {**TUNING, **os.environ, **CHILD_ENVIRONMENT, MODELS_VARIABLE: str(models_root)}
 
 
-def _visible(device: str) -> dict[str, str]:
-    kind, _, number = device.partition(":")
-    return {"CUDA_VISIBLE_DEVICES": number} if kind == "cuda" else {}
-
-
 @dataclass(slots=True)
 class LocalLauncher:
     """Starts `command` with a run's folder as its last argument, and knows how those that it started ended."""
@@ -77,7 +74,7 @@ class LocalLauncher:
                 child = subprocess.Popen(
                     [*self.command, str(folder.path)],
                     cwd=PROJECT,
-                    env={**self.environment, **_visible(device)},
+                    env={**self.environment, **only(device)},
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -85,7 +82,12 @@ class LocalLauncher:
                 )
         except OSError as error:
             raise RunError("The worker could not be started", error.strerror or "") from error
-        worker = Worker(child.pid, birth(child.pid) or "gone")
+        try:
+            worker = Worker(child.pid, birth(child.pid) or "gone")
+        except (OSError, psutil.Error) as error:  # a worker that cannot be known again must not begin
+            child.kill()
+            child.communicate()
+            raise RunError("The worker could not be started", str(error)) from error
         self._children[worker] = child
         return worker
 
@@ -113,7 +115,9 @@ class LocalLauncher:
 
     def forget(self, worker: Worker) -> None:
         """The run's end is on record, and the worker's exit code is of no further use."""
-        self._children.pop(worker, None)
+        child = self._children.pop(worker, None)
+        if child is not None:
+            child.poll()  # where another scheduler saw the end first, nobody has asked for the code yet
 
     def let_go(self) -> None:
         """Leave the workers to themselves, as when this process ends: the system will reap them."""

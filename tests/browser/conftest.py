@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request
 
-from tests.browser.driver import ARGUMENTS, App, chromium
+from tests.browser.driver import App
 
 
 @pytest.fixture
@@ -19,14 +19,6 @@ def app(tmp_path: Path) -> Iterator[App]:
     running.start()
     yield running
     running.stop()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        yield instance
-        instance.close()
 
 
 @dataclass

@@ -37,7 +37,8 @@ class StandInModel:
 
     def _echo(self, panes: Sequence[PaneRequest]) -> Iterator[Delta]:
         for index, pane in enumerate(panes):
-            text = f"{pane.adapter}: {pane.messages[-1].content} ({os.getpid()})"
+            place = os.environ.get("CUDA_VISIBLE_DEVICES")
+            text = f"{pane.adapter}: {pane.messages[-1].content} ({os.getpid()}) on {place!r}"
             yield Delta(pane=index, text=text, tokens=1, seconds=0.1, done=True)
 
     def _forever(self, stop: Callable[[], bool]) -> Iterator[Delta]:

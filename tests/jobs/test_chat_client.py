@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +17,10 @@ import pytest
 from core.data.records import Message
 from core.errors import AdapterError, RunError
 from core.generate.requests import Delta, PaneRequest, Sampling
+from jobs import machine
 from jobs.chat_client import ChatClient
 from jobs.home import PROJECT
+from jobs.machine import CPU
 from jobs.processes import birth
 from jobs.views import ChatUpdate, Waiting
 from tests.jobs.waiting import wait_for
@@ -27,15 +29,17 @@ COMMAND = (sys.executable, "-m", "tests.jobs.stand_in_chat")
 HELLO = PaneRequest(adapter=None, messages=(Message(role="user", content="hello"),))
 
 Connect = Callable[..., ChatClient]
+Places = Callable[[], Sequence[str]]
 
 
 @pytest.fixture
 def connect(tmp_path: Path) -> Iterator[Connect]:
     clients: list[ChatClient] = []
 
-    def connect(idle_seconds: float = 600.0) -> ChatClient:
+    def connect(idle_seconds: float = 600.0, places: Places = lambda: (CPU,)) -> ChatClient:
         log = tmp_path / "chat.log"
-        clients.append(ChatClient(tmp_path, log, os.environ, idle_seconds=idle_seconds, command=COMMAND))
+        client = ChatClient(tmp_path, log, os.environ, places=places, idle_seconds=idle_seconds, command=COMMAND)
+        clients.append(client)
         return clients[-1]
 
     yield connect
@@ -144,24 +148,51 @@ def test_one_waits_for_another_and_then_gets_its_turn(connect: Connect) -> None:
 def test_an_idle_process_leaves_when_a_run_needs_the_device(connect: Connect) -> None:
     client = connect()
     pid = pid_of(ask(client))
-    client.leave_if_idle()
+    client.leave("cuda:0")  # which is not where it sits
+    assert psutil.pid_exists(pid)
+    client.leave("cpu")
     assert not psutil.pid_exists(pid)
     assert pid_of(ask(client)) != pid
 
 
-def test_a_process_in_the_middle_of_a_reply_stays(connect: Connect) -> None:
+def test_a_process_in_the_middle_of_a_reply_leaves_after_it(connect: Connect) -> None:
     client = connect()
     replies = client.reply("endless", [HELLO], Sampling())
     read_until_text(replies)
-    client.leave_if_idle()
+    process = client._process
+    assert process is not None
+    client.leave("cpu")
     assert isinstance(next(replies), Delta)
     replies.close()  # type: ignore[attr-defined]
+    assert process._child.poll() is not None and client._process is None
+    assert ask(client)[-1]
+
+
+def test_it_sits_where_no_run_is_and_comes_back(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "gpu_names", lambda: ("one", "another"))
+    free = ["cuda:0", "cuda:1"]
+    client = connect(places=lambda: tuple(free) or ("cpu",))
+
+    def place() -> str:
+        (text,) = [update.text for update in ask(client) if isinstance(update, Delta)]
+        return text.partition(" on ")[2]
+
+    assert place() == "'1'"
+    free.remove("cuda:0")  # a run has begun there, which is nothing to us
+    assert place() == "'1'"
+    free.remove("cuda:1")
+    client.leave("cuda:1")
+    assert place() == "''"
+    free.append("cuda:0")
+    assert place() == "'0'"
+    free.append("cuda:1")
+    assert place() == "'0'"
 
 
 def test_a_process_that_has_nothing_to_do_leaves_by_itself(connect: Connect) -> None:
     client = connect(idle_seconds=0.1)
     ask(client)
-    wait_for(lambda: client._process is not None and not client._process.serves("echo"))
+    wait_for(lambda: client._process is not None and not client._process.serves("echo", (CPU,)))
     assert ask(client)[-1]
 
 

@@ -51,6 +51,9 @@ def test_the_clock_is_one_that_nobody_can_set(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_systems_own_count_of_kills_is_read(tmp_path: Path) -> None:
-    assert oom_kills(tmp_path) is None
-    (tmp_path / "memory.events").write_text("low 0\noom 9\noom_kill 3\noom_group_kill 1\n")
-    assert oom_kills(tmp_path) == 3
+    group, machine = tmp_path / "memory.events", tmp_path / "vmstat"
+    assert oom_kills([group, machine]) is None
+    machine.write_text("pgfault 7\noom_kill 5\n")
+    assert oom_kills([group, machine]) == 5
+    group.write_text("low 0\noom 9\noom_kill 3\noom_group_kill 1\n")
+    assert oom_kills([group, machine]) == 3

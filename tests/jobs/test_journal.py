@@ -9,6 +9,7 @@ import pytest
 
 from core.events import EvalDone, Note
 from jobs.journal import EventWriter, read_events, read_wish, write_wish
+from tests.small_disk import fill, small_disk
 
 
 def test_events_are_read_back_whole_and_only_once(tmp_path: Path) -> None:
@@ -57,6 +58,22 @@ def test_a_crash_at_any_byte_costs_at_most_the_line_it_hit(tmp_path: Path, size:
     texts = [event.text for event in read_events(path)[0] if isinstance(event, Note)]
     assert texts[-1] == "resumed" and len(texts) - 1 >= whole[:size].count(b"\n")
     assert set(texts[:-1]) <= {"a", "b", "c"}
+
+
+def test_a_line_that_a_full_disk_cut_off_is_taken_back(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small disk", 1) as disk:
+        with EventWriter(disk / "events.jsonl") as writer:
+            writer.write(Note(text="first"))
+            filler = fill(disk)
+            with pytest.raises(OSError, match="No space left"):
+                for _ in range(1000):
+                    writer.write(Note(text="x" * 3000))
+            filler.unlink()
+            writer.write(Note(text="last"))
+        events, _ = read_events(disk / "events.jsonl")
+        lines = (disk / "events.jsonl").read_bytes().splitlines()
+    assert len(events) == len(lines) >= 2
+    assert isinstance(events[-1], Note) and events[-1].text == "last"
 
 
 def test_a_file_that_is_not_there_yet_holds_nothing(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from core.errors import NotFound, RunError
+from jobs import machine
 from jobs.database import MIGRATIONS
 from jobs.home import Home
-from jobs.launchers.local import Worker, _visible
+from jobs.launchers.local import Worker
+from jobs.machine import only
 from jobs.scheduler import Scheduler
 from jobs.store import Store
 from tests.jobs.conftest import add_dataset_row, queue_run
@@ -68,7 +70,9 @@ def test_urgent_runs_are_first_and_a_run_that_is_moved_before_them_is_as_urgent(
     assert order(waiting) == ["R3", "R2", "R4", "R1"]
     waiting.reorder("R1", -3)
     assert order(waiting) == ["R1", "R3", "R2", "R4"]
-    assert [run.priority for run in waiting.queue()] == [1, 0, 0, -1]
+    assert [run.priority for run in waiting.queue()] == [1, 1, 0, 0]
+    waiting.reorder("R3", 2)
+    assert [(run.id, run.priority) for run in waiting.queue()] == [("R1", 1), ("R2", 0), ("R4", 0), ("R3", 0)]
 
 
 def test_only_what_waits_has_a_place(waiting: Store) -> None:
@@ -93,8 +97,10 @@ def test_every_device_gets_one_run_and_a_free_one_the_next(waiting: Store) -> No
     assert waiting.run("R1").device is None
 
 
-def test_a_worker_sees_its_own_gpu_alone() -> None:
-    assert _visible("cuda:1") == {"CUDA_VISIBLE_DEVICES": "1"} and _visible("cpu") == {}
+def test_a_worker_sees_its_own_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert only("cuda:1") == only("cpu") == {}  # where there is none
+    monkeypatch.setattr(machine, "gpu_names", lambda: ("one", "another"))
+    assert only("cuda:1") == {"CUDA_VISIBLE_DEVICES": "1"} and only("cpu") == {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def drain(scheduler: Scheduler, store: Store) -> int:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import psutil
 import pytest
 
+from core.errors import RunError
+from jobs import store as store_module
 from jobs.home import PROJECT
 from jobs.journal import read_events, write_wish
+from jobs.launchers.local import LocalLauncher
 from jobs.processes import signal_group
 from jobs.scheduler import Patience, Scheduler
 from jobs.states import RunState, Wish
@@ -302,7 +307,7 @@ def test_a_worker_that_cannot_be_launched_fails_its_run(begin: Begin, store: Sto
 
 def test_room_is_made_before_a_run_starts_and_only_then(begin: Begin, store: Store) -> None:
     asked: list[int] = []
-    scheduler = begin("finishes", make_room=lambda: asked.append(len(starts(store))))
+    scheduler = begin("finishes", make_room=lambda device: asked.append(len(starts(store))))
     until(scheduler, store, "finished")
     scheduler.tick()
     assert asked == [0]
@@ -312,3 +317,59 @@ def test_the_thread_starts_what_is_queued_when_woken(begin: Begin, store: Store)
     scheduler = begin("finishes", replace(HASTE, tick=0.05))
     scheduler.start()
     wait_for(lambda: store.run("R1").state == "finished")
+
+
+def test_a_run_whose_folder_has_gone_fails_and_the_next_is_started(begin: Begin, store: Store) -> None:
+    queue_run(store, "R2")
+    shutil.rmtree(store.home.run("R1").path)
+    scheduler = begin("finishes")
+    scheduler.tick()
+    run = store.run("R1")
+    assert run.state == "failed" and run.error is not None and "folder is not there" in run.error.title
+    assert wait_for(lambda: (scheduler.tick(), store.run("R2").state == "finished")[1])
+
+
+def test_a_start_that_cannot_be_put_on_record_leaves_no_worker_and_fails_nothing(
+    begin: Begin, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = begin("finishes")
+    launched: list[int] = []
+    launch = LocalLauncher.launch
+
+    def count(*arguments: Any) -> Any:
+        worker = launch(*arguments)
+        launched.append(worker.pid)
+        monkeypatch.setattr(store_module, "_attempt", refuse)
+        return worker
+
+    def refuse(row: object) -> None:
+        raise RunError("Nothing can be saved: database or disk is full")
+
+    monkeypatch.setattr(LocalLauncher, "launch", count)
+    with pytest.raises(RunError, match="disk is full"):
+        scheduler.tick()
+    monkeypatch.undo()
+    assert store.run("R1").state == "queued" and starts(store) == []
+    assert len(launched) == 1 and not psutil.pid_exists(launched[0])
+    until(scheduler, store, "finished")
+
+
+def test_who_only_asks_is_told_of_the_dead_and_starts_nothing(begin: Begin, store: Store) -> None:
+    queue_run(store, "R2")
+    first = begin("ignores_everything")
+    first.tick()
+    (attempt,) = store.attempts()
+    os.kill(attempt.worker.pid, signal.SIGKILL)
+    asking = begin("ignores_everything")
+    asking.settle()
+    assert store.run("R1").state == "interrupted" and store.run("R2").state == "queued"
+
+
+def test_a_cancel_between_a_look_and_the_end_is_heard(begin: Begin, store: Store) -> None:
+    scheduler = begin("ignores_everything")
+    scheduler.tick()
+    (attempt,) = store.attempts()
+    store.ask_to_end("R1", "cancel")
+    store.end(attempt, "paused")
+    signal_group(attempt.worker.pid, attempt.worker.birth, signal.SIGKILL)
+    assert store.run("R1").state == "cancelled"

@@ -9,7 +9,17 @@ import pytest
 from core.errors import RunError
 from jobs import states
 from jobs.launchers.local import Worker
-from jobs.states import ACTIVE_STATES, ASKED, AT_ONCE, ENDED_STATES, RESUMABLE_STATES, Move, Outcome, RunState
+from jobs.states import (
+    ACTIVE_STATES,
+    ASKED,
+    AT_ONCE,
+    ENDED_STATES,
+    RESUMABLE_STATES,
+    Move,
+    Outcome,
+    RunState,
+    Wish,
+)
 from jobs.store import Attempt, Store
 from tests.jobs.conftest import add_dataset_row, queue_run
 
@@ -94,13 +104,38 @@ def test_an_earlier_attempt_has_no_say(store_in: Store, state: RunState) -> None
 
 
 @every_state
-def test_only_what_rests_unfinished_is_queued_again(store_in: Store, state: RunState) -> None:
+@pytest.mark.parametrize(("wish", "word"), [(None, "resumed"), ("keep", "kept")])
+def test_only_what_rests_unfinished_is_queued_again(
+    store_in: Store, state: RunState, wish: Wish | None, word: str
+) -> None:
     if state in RESUMABLE_STATES:
-        assert store_in.requeue("R1").state == "queued"
+        run = store_in.requeue("R1", wish)
+        assert (run.state, run.wish) == ("queued", wish)
         return
-    with pytest.raises(RunError, match=f"cannot be resumed: it is {state}"):
-        store_in.requeue("R1")
+    with pytest.raises(RunError, match=f"cannot be {word}: it is {state}"):
+        store_in.requeue("R1", wish)
     assert store_in.run("R1").state == state
+
+
+@pytest.mark.parametrize("state", RESUMABLE_STATES)
+def test_a_worker_is_told_what_its_run_was_queued_for_and_the_next_one_no_more(
+    store_in: Store, state: RunState
+) -> None:
+    store_in.requeue("R1", "keep")
+    attempt = store_in.claim(lambda *_: Worker(2, "gone"))
+    assert attempt is not None and (attempt.wish, store_in.run("R1").wish) == ("keep", "keep")
+    assert store_in.end(attempt, "interrupted") and store_in.run("R1").wish is None
+    store_in.requeue("R1")
+    attempt = store_in.claim(lambda *_: Worker(3, "gone"))
+    assert attempt is not None and attempt.wish is None
+
+
+@pytest.mark.parametrize("state", ["paused"])
+def test_a_run_that_waits_to_be_kept_can_be_given_up_or_left_paused(store_in: Store, state: RunState) -> None:
+    store_in.requeue("R1", "keep")
+    assert store_in.ask_to_end("R1", "pause") == "paused" and store_in.run("R1").wish is None
+    store_in.requeue("R1", "keep")
+    assert store_in.ask_to_end("R1", "cancel") == "cancelled"
 
 
 @every_state

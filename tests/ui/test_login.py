@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
+import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from ui.guard import Receive, Scope, Send
-from ui.login import COOKIE, FIRST_WAIT, FREE_TRIES, LONGEST_WAIT, REMEMBERED, SESSION_SECONDS, Login, Throttle
+from ui.login import (
+    COOKIE,
+    FIRST_WAIT,
+    FREE_TRIES,
+    LONGEST_WAIT,
+    LOOK_SECONDS,
+    OLDEST_SESSION,
+    REMEMBERED,
+    SESSION_SECONDS,
+    Login,
+    Sessions,
+    Throttle,
+)
 
 PAGE = {"accept": "text/html,*/*"}
 
@@ -32,8 +48,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def client(clock: Clock) -> TestClient:
-    login = Login(everything, lambda name, password: (name, password) == ("ada", "right"), clock)
+def stamps() -> dict[str, str]:
+    return {"ada": "her first password"}
+
+
+@pytest.fixture
+def client(clock: Clock, stamps: dict[str, str]) -> TestClient:
+    sessions = Sessions(lambda: dict(stamps), clock)
+    login = Login(everything, lambda name, password: (name, password) == ("ada", "right"), sessions, Throttle(clock))
     return TestClient(login, follow_redirects=False)
 
 
@@ -131,15 +153,73 @@ def test_nobody_waits_for_ever_and_little_is_remembered() -> None:
     clock = Clock()
     throttle = Throttle(clock)
     for _ in range(100):
-        throttle.fail(("ada",))
-    assert throttle.wait(("ada",)) == LONGEST_WAIT
+        clock.now += throttle.begin(("ada",))
+    throttle.begin(("ada",))
+    assert throttle.begin(("ada",)) == LONGEST_WAIT
     for number in range(REMEMBERED + 5):
-        throttle.fail((str(number),))
+        throttle.begin((str(number),))
     assert len(throttle._failures) == REMEMBERED
+
+
+def test_a_name_that_others_guess_at_lets_its_owner_in(clock: Clock, stamps: dict[str, str]) -> None:
+    sessions = Sessions(lambda: stamps, clock)
+    login = Login(everything, lambda name, password: password == "right", sessions, Throttle(clock))
+    guessing, owner = (TestClient(login, follow_redirects=False, client=(host, 1)) for host in ("10.0.0.9", "10.0.0.5"))
+    for _ in range(FREE_TRIES):
+        log_in(guessing, "wrong")
+    assert log_in(guessing)[0] == 429 and log_in(owner)[0] == 303
+
+
+def test_many_tries_at_once_are_no_more_than_one_after_the_other(stamps: dict[str, str]) -> None:
+    asked: list[str] = []
+
+    def check(name: str, password: str) -> bool:
+        asked.append(password)
+        time.sleep(0.05)
+        return False
+
+    async def burst() -> list[int]:
+        transport = httpx.ASGITransport(Login(everything, check, Sessions(lambda: stamps), Throttle()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            forms = [{"name": "ada", "password": str(number)} for number in range(20)]
+            answers = await asyncio.gather(*(client.post("/login", data=form) for form in forms))
+        return [answer.status_code for answer in answers]
+
+    found = asyncio.run(burst())
+    assert len(asked) == found.count(401) == FREE_TRIES and found.count(429) == 20 - FREE_TRIES
+
+
+def test_a_session_is_over_after_a_week_however_much_it_is_used(client: TestClient, clock: Clock) -> None:
+    log_in(client)
+    while clock.now < OLDEST_SESSION:
+        assert client.get("/").status_code == 200
+        clock.now += SESSION_SECONDS / 2
+    clock.now += 1
+    assert client.get("/").status_code == 401
+
+
+@pytest.mark.parametrize("change", [{"ada": "another password"}, {}])
+def test_a_new_password_and_a_removal_end_the_sessions(
+    client: TestClient, clock: Clock, stamps: dict[str, str], change: dict[str, str]
+) -> None:
+    log_in(client)
+    stamps.clear()
+    stamps.update(change)
+    clock.now += LOOK_SECONDS + 1
+    assert client.get("/").status_code == 401
 
 
 def test_a_form_too_large_is_not_read(client: TestClient) -> None:
     assert log_in(client, "x" * 10_000)[0] == 413
+    pieces = (b"x" * 4096 for _ in range(1000))  # without saying how long it will be
+    assert client.post("/login", content=pieces).status_code == 413 and next(pieces, None) is None
+
+
+def test_behind_https_the_cookie_is_for_https(client: TestClient) -> None:
+    answer = client.post(
+        "/login", data={"name": "ada", "password": "right"}, headers={"origin": "https://models.example"}
+    )
+    assert "secure" in answer.headers["set-cookie"].lower()
 
 
 def test_gradios_own_beginning_is_open_and_nothing_beside_it(client: TestClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from core.events import EvalDone, Finished, Note, Preparing, Saved
 from jobs.service import Estimate, Machine, RunProblem
 from tests.ui.stand_in import NOW, XSS, adapter, dataset, model_card, run, run_config
 from tests.ui.test_story import started, step, told
-from ui.pages import datasets, frame, library, ready, run_view
+from ui.pages import datasets, frame, library, queue, ready, run_view
 from ui.story import Story
 
 ESTIMATE = Estimate(
@@ -139,6 +140,8 @@ def test_the_verdict_is_honest() -> None:
     assert "It learned" in run_view.verdict(done, told(started(), step(1), finished(1.1)))
     assert "did not learn" in run_view.verdict(done, told(started(), step(1), finished(2.9)))
     assert "nothing measured" in run_view.verdict(done, told(started(), step(1), finished(None, None)))
+    between = run_view.verdict(done, told(started(), step(1), finished(None)))
+    assert "stopped after step 1" in between and "2.700" in between
     assert run_view.verdict(run(), told(started(), step(1))) == ""
 
 
@@ -160,7 +163,8 @@ def test_nothing_a_person_named_is_markup() -> None:
     story = told(Preparing(phase="loading", detail=XSS), Note(text=XSS), started(), step(1))
     pieces = [
         run_view.head(bad), run_view.progress(bad, story, NOW), run_view.settings(bad, story), run_view.timeline(story),
-        run_view.run_list([(bad, story)], NOW), library.adapter_list([adapter(name=XSS, targets=(XSS,))], NOW),
+        run_view.run_list([(bad, story)], NOW), queue.section([bad, bad], 1),
+        library.adapter_list([adapter(name=XSS, targets=(XSS,))], NOW),
         datasets.preview([conversation(XSS, XSS)], 1), library.adapter_list([adapter(id=XSS, name=XSS)], NOW),
         datasets.preview([Labeled(text=XSS, text_pair=XSS, label=XSS, source_row=1)], 1),
         datasets.line(dataset(row_format=XSS), []),
@@ -184,6 +188,10 @@ def test_the_machines_line_says_what_it_has_and_does() -> None:
     assert "CPU, 2 cores" in frame.machine_line(machine(), "") and "idle" in frame.machine_line(machine(), "")
     assert "captain-r8, step 3 of 9" in frame.machine_line(machine(run()), ", step 3 of 9")
     assert "captain-r8, step 3 of 9 and 1 more" in frame.machine_line(machine(run(), run()), ", step 3 of 9")
+    gpus = [("H100",), ("H100", "H100"), ("H100", "H200")]
+    lines = [frame.machine_line(replace(machine(), gpus=names), "") for names in gpus]
+    for line, words in zip(lines, ("<span>H100<", "<span>2 × H100<", "<span>2 GPUs<"), strict=True):
+        assert words in line
 
 
 def test_empty_pages_offer_the_one_click_that_fills_them() -> None:

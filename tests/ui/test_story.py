@@ -63,6 +63,13 @@ def test_a_resumed_run_draws_its_steps_once() -> None:
     assert story.loss.x == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_resumed_run_stands_where_its_checkpoint_does() -> None:
+    story = told(started(), *(step(number) for number in range(1, 8)), started(first_step=5))
+    assert story.step == 4
+    story.take(step(5))
+    assert story.step == 5
+
+
 def test_a_run_begun_anew_forgets_the_first_attempt() -> None:
     story = told(started(), EvalDone(step=0, loss=3.0), step(1), started(), EvalDone(step=0, loss=2.9))
     assert story.loss.x == [] and story.evaluation.y == [2.9] and story.step == 0

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from core.events import Finished, Started
-from jobs.service import Run
+from jobs.service import RESUMABLE_STATES, Run
 from ui import forms, markup, text
+from ui.pages import queue
 from ui.story import Story
 
 _METHOD_TILES = {"lora": "LoRA", "full": "Full", "bitfit": "BitFit"}
 
 
-def head(run: Run) -> str:
-    """The run's name, state and what it trains."""
+def head(run: Run, names_device: bool = False) -> str:
+    """The run's name, state and what it trains; where, if there are several devices."""
     config = run.config
     method = f"rank {config.lora.rank}" if config.method == "lora" else text.METHOD_WORDS[config.method]
-    what = f"{run.dataset_name} → {text.base_model(config.base_model)} · {method}"
+    what = f"{queue.what(run)} · {method}{_on_device(run, names_device)}"
     return (
         f'<div class="run-head"><a class="back" href="/runs">All runs</a><h1>{markup.esc(run.name)}'
         f'<span id="run-state" data-state="{markup.esc(run.state)}">{markup.chip(run.state)}</span></h1>'
@@ -25,14 +26,41 @@ def head(run: Run) -> str:
     )
 
 
-def progress(run: Run, story: Story, now: datetime) -> str:
-    """The bar, the phase or step, and the times; the error card where the run failed."""
-    words = _progress_words(run, story)
+def progress(run: Run, story: Story, now: datetime, waits: str = "Waiting for its turn") -> str:
+    """The bar, the phase or step, and the times; the error card where the run failed, and what can be done where it
+    rests. `waits` is what a queued run waits for.
+    """
+    words = waits if run.state == "queued" else _progress_words(run, story)
     bar = markup.progress(story.step, story.steps, "Steps done")
     if run.state in ("preparing", "queued"):
         bar = bar.replace('class="progress"', 'class="progress waiting"')
     times = " · ".join(markup.esc(part) for part in _times(run, story, now))
-    return f'{problem(run)}{bar}<p class="progress-words"><span>{markup.esc(words)}</span><span>{times}</span></p>'
+    return (
+        f'{problem(run)}{bar}<p class="progress-words"><span>{markup.esc(words)}</span><span>{times}</span></p>'
+        f"{_what_next(run)}"
+    )
+
+
+def result_word(run: Run) -> str:
+    """What the run makes."""
+    return "model" if run.config.method == "full" else "adapter"
+
+
+def _what_next(run: Run) -> str:
+    """What can be done with a run that rests unfinished."""
+    if run.state not in RESUMABLE_STATES:
+        return ""
+    step, result = run.checkpoint_step, result_word(run)
+    if step is None:
+        saved = "It had saved no checkpoint: Resume begins with the first step."
+    elif run.state == "paused":
+        saved = f"Resume goes on after step {step:,}. Keep makes the {result} of what was learned until then."
+    else:
+        saved = (
+            f"What it had learned by step {step:,} is saved: Resume goes on from there, or keep that as the {result}."
+        )
+    cancel = " Cancel gives the run up." if run.state == "paused" else ""
+    return f'<p class="what-now">{saved}{cancel}</p>'
 
 
 def problem(run: Run) -> str:
@@ -116,6 +144,11 @@ def verdict(run: Run, story: Story) -> str:
 
 
 def _learned(end: Finished, story: Story) -> str:
+    if end.base_eval_loss is not None and end.eval_loss is None:
+        return (
+            f'<p class="verdict">It was stopped after step {end.steps:,}, before it was measured again on rows it '
+            f"never saw; the base model's loss on them is {text.loss(end.base_eval_loss)}.</p>"
+        )
     if end.eval_loss is None or end.base_eval_loss is None:
         return '<p class="verdict">Done. No rows were held out, so nothing measured what it learned.</p>'
     learned = end.eval_loss < end.base_eval_loss
@@ -173,22 +206,30 @@ def timeline(story: Story) -> str:
     return f'<ul class="timeline">{"".join(items)}</ul>' if items else '<p class="card-hint">Nothing yet.</p>'
 
 
-def run_list(runs: Sequence[tuple[Run, Story]], now: datetime) -> str:
-    """All runs as links, newest first."""
-    return f'<ul class="run-list">{"".join(_run_item(run, story, now) for run, story in runs)}</ul>'
+def run_list(runs: Sequence[tuple[Run, Story]], now: datetime, names_device: bool = False) -> str:
+    """The runs as links, newest first; those under way say where, if there are several devices."""
+    items = "".join(_run_item(run, story, now, names_device) for run, story in runs)
+    return f'<ul class="run-list">{items}</ul>'
 
 
-def _run_item(run: Run, story: Story, now: datetime) -> str:
+def _run_item(run: Run, story: Story, now: datetime, names_device: bool) -> str:
+    what = f"{queue.what(run)}{_on_device(run, names_device)}"
     return (
         f'<li><a href="/runs?run={markup.esc(run.id)}"><span class="run-name"><strong>{markup.esc(run.name)}</strong>'
-        f"<small>{markup.esc(run.dataset_name)} → {markup.esc(text.base_model(run.config.base_model))}</small></span>"
+        f"<small>{markup.esc(what)}</small></span>"
         f"{markup.chip(run.state)}{markup.sparkline(story.loss.y)}"
         f'<span class="run-figure">{markup.esc(_figure(run, story))}</span>'
         f'<span class="run-when">{markup.esc(text.ago(run.created_at, now))}</span></a></li>'
     )
 
 
+def _on_device(run: Run, names_device: bool) -> str:
+    return f" · on {text.device(run.device)}" if names_device and run.device else ""
+
+
 def _figure(run: Run, story: Story) -> str:
+    if run.state == "queued":  # where several wait, the queue shows them
+        return queue.place(0, 1)
     if run.state in ("running", "pausing", "paused", "stopping") and story.steps:
         return f"step {story.step:,} of {story.steps:,}"
     if len(story.evaluation.y) > 1:
@@ -197,8 +238,6 @@ def _figure(run: Run, story: Story) -> str:
 
 
 def _progress_words(run: Run, story: Story) -> str:
-    if run.state == "queued":
-        return "Waiting for its turn"
     if story.steps and (story.step or run.state != "preparing"):
         return f"Step {story.step:,} of {story.steps:,}"
     if story.phase and not run.is_at_rest:

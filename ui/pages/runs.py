@@ -1,13 +1,14 @@
 """The Runs page: all runs, or one run as it goes on. It only ever reads; a run does not know who is looking.
 
-`/runs` lists, `/runs?run=ID` follows one. Ids: `#run-list`, `#run-head` with `#run-state` (its `data-state` is the
-state's word), `#run-progress`, `#run-tiles`, `#run-verdict`; `#stop-run`, `#cancel-run`, `#resume-run`,
-`#download-adapter`, `#compare`, `#use-as-base`, `#again`; `#chart-loss`, `#chart-rate`, `#chart-memory`,
-`#chart-speed`; `#run-settings`, `#run-timeline`, `#run-log`.
+`/runs` lists, `/runs?run=ID` follows one. Ids: `#run-queue` (`ui.pages.queue`), `#run-list`, `#run-head` with
+`#run-state` (its `data-state` is the state's word), `#run-progress`, `#run-tiles`, `#run-verdict`; `#pause-run`,
+`#stop-run`, `#cancel-run`, `#resume-run`, `#keep-run`, `#download-adapter`, `#compare`, `#use-as-base`, `#again`;
+`#chart-loss`, `#chart-rate`, `#chart-memory`, `#chart-speed`; `#run-settings`, `#run-timeline`, `#run-log`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,11 +16,11 @@ from typing import Any
 
 import gradio as gr
 
-from core.errors import NotFound
+from core.errors import NotFound, RunError
 from jobs.service import ENDED_STATES, RESUMABLE_STATES, Run, Service
 from ui import addresses, answers, charts, markup
 from ui.answers import News
-from ui.pages import frame, run_view
+from ui.pages import frame, queue, run_view
 from ui.story import Stories, Story
 
 TICK_SECONDS = 1.0
@@ -32,11 +33,12 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
     banner = frame.header(page, service, stories)
     with gr.Column(elem_id="run-list-view") as list_view:
         gr.HTML(markup.page_heading("Runs", "A run goes on by itself: close the page, or come back tomorrow."))
+        run_queue = gr.HTML("", elem_id="run-queue", apply_default_css=False, js_on_load=queue.SCRIPT)
         run_list = gr.HTML(markup.loading("Reading the runs"), elem_id="run-list", apply_default_css=False)
     with gr.Column(visible=False, elem_id="run-view") as run_view_column:
         parts = _run_parts()
     widgets = Widgets(
-        banner=banner, list_view=list_view, run_list=run_list, run_view=run_view_column,
+        banner=banner, list_view=list_view, run_queue=run_queue, run_list=run_list, run_view=run_view_column,
         timer=gr.Timer(TICK_SECONDS), seen=gr.State(None), **parts,
     )  # fmt: skip
     _wire(page, RunsPage(service, stories, widgets))
@@ -48,6 +50,7 @@ class Widgets:
 
     banner: gr.HTML
     list_view: gr.Column
+    run_queue: gr.HTML
     run_list: gr.HTML
     run_view: gr.Column
     timer: gr.Timer
@@ -60,6 +63,7 @@ class Widgets:
     stop: gr.Button
     cancel: gr.Button
     resume: gr.Button
+    keep: gr.Button
     download: gr.Button
     compare: gr.Button
     as_base: gr.Button
@@ -85,7 +89,8 @@ class Seen:
     run_id: str = ""
     state: str = ""
     version: int = -1
-    html: str = ""
+    html: str | None = None
+    queue: str | None = None
 
 
 class RunsPage:
@@ -95,6 +100,11 @@ class RunsPage:
         self.service = service
         self.stories = stories
         self.widgets = widgets
+
+    @functools.cached_property
+    def gpus(self) -> int:
+        """How many GPUs there are; the first look at them takes seconds."""
+        return len(self.service.machine().gpus)
 
     def open(self, request: gr.Request) -> News:
         """A visitor arrives, at the list or at one run."""
@@ -131,19 +141,43 @@ class RunsPage:
         self.service.resume_run(seen.run_id)
         return {**self.look(seen), self.widgets.timer: gr.Timer(active=True)}
 
+    def keep(self, seen: Seen) -> News:
+        """End with what the last checkpoint holds."""
+        self.service.keep_run(seen.run_id)
+        return {**self.look(seen), self.widgets.timer: gr.Timer(active=True)}
+
+    def move(self, seen: Seen, event: gr.EventData) -> News:
+        """Let a waiting run change places with others."""
+        self.service.reorder_run(str(event.id), queue.STEPS[str(event.to)])
+        return self.look(seen)
+
+    def prioritize(self, seen: Seen, event: gr.EventData) -> News:
+        """Say how urgent a waiting run is."""
+        run = self.service.run(str(event.id))
+        if run.state != "queued":
+            raise RunError(f"The run {run.name} is not in the queue: it is {run.state}")
+        self.service.set_priority(run.id, int(event.priority))
+        return self.look(seen)
+
     def _look_at_list(self, seen: Seen) -> News:
-        runs = self.service.runs()[:LISTED_RUNS]
+        waiting = self.service.queue()
+        in_queue = {run.id for run in waiting} if len(waiting) > 1 else set()
+        runs = [run for run in self.service.runs() if run.id not in in_queue][:LISTED_RUNS]
         told = [(run, self.stories.of(run.id)) for run in runs]
-        html = run_view.run_list(told, _now()) if told else _no_runs()
-        if html == seen.html:
-            return {}
-        seen.html = html
-        return {self.widgets.run_list: html}
+        listed = run_view.run_list(told, _now(), self.gpus > 1) if told else _no_runs() if not waiting else ""
+        queued = queue.section(waiting, self.gpus)
+        news: News = {}
+        if listed != seen.html:
+            news[self.widgets.run_list] = seen.html = listed
+        if queued != seen.queue:
+            news[self.widgets.run_queue] = seen.queue = queued
+        return news
 
     def _look_at_run(self, seen: Seen) -> News:
         widgets, run = self.widgets, self.service.run(seen.run_id)
         story = self.stories.of(run.id)
-        news: News = {widgets.progress: run_view.progress(run, story, _now())}
+        waits = queue.waits(run.id, self.service.queue(), self.gpus) if run.state == "queued" else ""
+        news: News = {widgets.progress: run_view.progress(run, story, _now(), waits)}
         if seen.version == -1:
             news |= {widgets.list_view: gr.update(visible=False), widgets.run_view: gr.update(visible=True)}
         if run.state != seen.state:
@@ -157,15 +191,20 @@ class RunsPage:
         widgets = self.widgets
         is_active = run.state not in ENDED_STATES
         has_result, is_model = run.adapter_id is not None, run.config.method == "full"
+        is_resumable, is_kept = run.state in RESUMABLE_STATES, run.wish == "keep"
         zip_link = addresses.adapter_zip(run.adapter_id) if run.adapter_id else None
         can_chat = has_result and run.config.task == "chat"
-        what, name = ("base", "model") if is_model else ("adapters", "adapter")
+        what, name = "base" if is_model else "adapters", run_view.result_word(run)
+        of_checkpoint = "" if run.state == "paused" else " of the last checkpoint"
         return {
-            widgets.head: run_view.head(run),
-            widgets.pause: gr.update(visible=run.state in ("queued", "preparing", "running")),
-            widgets.stop: gr.update(visible=run.state in ("preparing", "running", "pausing")),
+            widgets.head: run_view.head(run, run.device is not None and self.gpus > 1),
+            widgets.pause: gr.update(visible=run.state in ("queued", "preparing", "running") and not is_kept),
+            widgets.stop: gr.update(visible=run.state in ("preparing", "running", "pausing") and not is_kept),
             widgets.cancel: gr.update(visible=is_active),
-            widgets.resume: gr.update(visible=run.state in RESUMABLE_STATES),
+            widgets.resume: gr.update(visible=is_resumable),
+            widgets.keep: gr.update(
+                visible=is_resumable and run.checkpoint_step is not None, value=f"Keep the {name}{of_checkpoint}"
+            ),
             widgets.download: gr.update(visible=has_result, link=zip_link, value=f"Download {name}"),
             widgets.compare: gr.update(visible=can_chat, link=f"/playground?{what}={run.adapter_id}"),
             widgets.as_base: gr.update(visible=has_result and is_model, link=f"/?base={run.adapter_id}"),
@@ -183,10 +222,10 @@ class RunsPage:
             widgets.log: _log_html(self.service.log_tail(run.id, LOG_LINES)),
         }
         if story.last:
-            news[widgets.loss] = charts.loss(story, run.id)
-            news[widgets.rate] = charts.learning_rate(story, run.id)
-            news[widgets.memory] = charts.memory(story, run.id)
-            news[widgets.speed] = charts.speed(story, run.id)
+            news[widgets.loss] = charts.as_text(charts.loss(story, run.id))
+            news[widgets.rate] = charts.as_text(charts.learning_rate(story, run.id))
+            news[widgets.memory] = charts.as_text(charts.memory(story, run.id))
+            news[widgets.speed] = charts.as_text(charts.speed(story, run.id))
         return news
 
 
@@ -222,13 +261,14 @@ def _action_buttons() -> dict[str, gr.Button]:
         )
 
     return {
+        "resume": button("Resume", "resume-run", "primary"),
+        "keep": button("Keep the adapter", "keep-run"),
         "pause": button("Pause", "pause-run"),
         "stop": button("Stop and keep", "stop-run"),
         "cancel": button("Cancel", "cancel-run", "stop"),
         "compare": button("Compare in Playground", "compare", "primary", link="/playground"),
         "download": button("Download adapter", "download-adapter", link="/library"),
         "as_base": button("Use as base model", "use-as-base", link="/"),
-        "resume": button("Resume", "resume-run", "primary"),
         "again": button("Start from these settings", "again", link="/"),
     }
 
@@ -242,10 +282,12 @@ def _wire(page: gr.Blocks, handlers: RunsPage) -> None:
     widgets.timer.tick(quietly(handlers.look), widgets.seen, widgets.all, **quick)
     clicks: list[tuple[gr.Button, Callable[[Seen], News]]] = [
         (widgets.pause, handlers.pause), (widgets.stop, handlers.stop), (widgets.cancel, handlers.cancel),
-        (widgets.resume, handlers.resume),
+        (widgets.resume, handlers.resume), (widgets.keep, handlers.keep),
     ]  # fmt: skip
     for button, handler in clicks:
         button.click(tells(handler), widgets.seen, widgets.all, trigger_mode="once", **quick)
+    widgets.run_queue.move(tells(handlers.move), widgets.seen, widgets.all, **quick)
+    widgets.run_queue.prioritize(tells(handlers.prioritize), widgets.seen, widgets.all, **quick)
 
 
 def _no_runs() -> str:

@@ -95,7 +95,7 @@ def test_so_many_are_kept_as_are_asked_for(tmp_path: Path, kept: int) -> None:
 
 def test_one_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = run(tmp_path, 2)
-    for broken in ("save_file", "_flush"):
+    for broken in ("save_file", "flush"):
         with monkeypatch.context() as patch, pytest.raises(OSError, match="no room"):
             patch.setattr(checkpoint, broken, lambda *_: (_ for _ in ()).throw(OSError("no room")))
             training.save(tmp_path, 3)
@@ -167,6 +167,16 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path: Pa
     again = Training(seed=9)
     assert again.restore(tmp_path) == (3, {"tokens": 21.0}, [])
     assert same(again, training)
+
+
+def test_a_new_checkpoint_drops_the_damaged_ones_behind_it_and_never_itself(tmp_path: Path) -> None:
+    run(tmp_path, 5)
+    for step in (4, 5):
+        truncate(tmp_path / f"step-0000000{step}")
+    training = Training(seed=9)
+    training.save(tmp_path, 2)  # as if it had gone on from step 1
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+    assert Training(seed=8).restore(tmp_path)[0] == 2
 
 
 def test_what_a_crash_left_half_written_is_ignored_and_cleared_away(tmp_path: Path) -> None:

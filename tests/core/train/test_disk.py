@@ -1,9 +1,8 @@
-"""A disk that is really full: a file system of a few megabytes in memory."""
+"""A run on a disk that is really full."""
 
 from __future__ import annotations
 
 import errno
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,49 +12,29 @@ from safetensors import SafetensorError
 from core.events import Finished, Paused, Saved, StepDone
 from core.train.disk import RESERVE_FILE, Reserve, is_disk_full
 from tests.core.train.running import Make, of_kind, same_bits
+from tests.small_disk import fill, small_disk
 
 MEGABYTES = 12
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty file system of its own. Mounting one takes the rights of an administrator."""
-    place = tmp_path / "small disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"NOT TRIED on a full disk: no file system can be mounted here ({mounted.stderr.decode().strip()})")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Write until nothing more goes; returns the file that is in the way."""
-    filler = disk / "filler"
-    with filler.open("ab", buffering=0) as file:
-        for size in (2**16, 2**12, 1):
-            try:
-                while file.write(bytes(size)) == size:
-                    pass
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-    return filler
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small disk", MEGABYTES) as place:
+        yield place
 
 
 def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_a_disk_that_fills_up_pauses_the_run_after_one_more_checkpoint(make: Make, small_disk: Path) -> None:
-    straight, run = make("straight"), make(small_disk / "run")
+def test_a_disk_that_fills_up_pauses_the_run_after_one_more_checkpoint(make: Make, disk: Path) -> None:
+    straight, run = make("straight"), make(disk / "run")
     straight.carry_out()
     events = []
     for event in run.events():
         events.append(event)
         if isinstance(event, StepDone) and event.step == 3:
-            filler = fill(small_disk)
+            filler = fill(disk)
     last = events[-1]
     assert isinstance(last, Paused) and last.step == 4 and last.title == "The disk is full"
     assert "MB" in last.detail and "resume" in last.hint
@@ -66,11 +45,11 @@ def test_a_disk_that_fills_up_pauses_the_run_after_one_more_checkpoint(make: Mak
     assert same_bits(straight, run)
 
 
-def test_a_run_on_a_full_disk_pauses_before_its_first_step(make: Make, small_disk: Path) -> None:
-    run = make(small_disk / "run")
+def test_a_run_on_a_full_disk_pauses_before_its_first_step(make: Make, disk: Path) -> None:
+    run = make(disk / "run")
     for event in (events := run.events()):
         if event.event == "preparing" and event.phase == "injecting":
-            filler = fill(small_disk)
+            filler = fill(disk)
             break
     rest = list(events)
     assert isinstance(rest[-1], Paused) and rest[-1].step == 0 and rest[-1].title == "The disk is full"
@@ -79,13 +58,13 @@ def test_a_run_on_a_full_disk_pauses_before_its_first_step(make: Make, small_dis
     assert isinstance(run.carry_out()[-1], Finished)
 
 
-def test_a_result_that_finds_no_room_waits_in_the_last_checkpoint(make: Make, small_disk: Path) -> None:
-    straight, run = make("straight"), make(small_disk / "run")
+def test_a_result_that_finds_no_room_waits_in_the_last_checkpoint(make: Make, disk: Path) -> None:
+    straight, run = make("straight"), make(disk / "run")
     straight.carry_out()
     for event in (events := run.events()):
         if isinstance(event, Saved) and event.step == 8:
             (run.folder / RESERVE_FILE).unlink()
-            filler = fill(small_disk)
+            filler = fill(disk)
             break
     last = list(events)[-1]
     assert isinstance(last, Paused) and last.step == 8
@@ -95,16 +74,16 @@ def test_a_result_that_finds_no_room_waits_in_the_last_checkpoint(make: Make, sm
     assert not of_kind(again, StepDone) and isinstance(again[-1], Finished) and same_bits(straight, run)
 
 
-def test_room_is_taken_and_given_back(small_disk: Path) -> None:
-    reserve = Reserve(small_disk, 2**20)
+def test_room_is_taken_and_given_back(disk: Path) -> None:
+    reserve = Reserve(disk, 2**20)
     reserve.set_aside()
-    assert (small_disk / RESERVE_FILE).stat().st_blocks * 512 >= 2**20
-    fill(small_disk)
-    reserve.write(lambda: (small_disk / "needed").write_bytes(bytes(2**19)))
-    assert reserve.is_used and (small_disk / "needed").stat().st_size == 2**19
+    assert (disk / RESERVE_FILE).stat().st_blocks * 512 >= 2**20
+    fill(disk)
+    reserve.write(lambda: (disk / "needed").write_bytes(bytes(2**19)))
+    assert reserve.is_used and (disk / "needed").stat().st_size == 2**19
     with pytest.raises(OSError, match="No space left"):
-        Reserve(small_disk, 2**24).set_aside()
-    assert not (small_disk / RESERVE_FILE).exists()
+        Reserve(disk, 2**24).set_aside()
+    assert not (disk / RESERVE_FILE).exists()
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:

@@ -48,8 +48,13 @@ def test_pause_leaves_a_checkpoint_and_no_adapter(make: Make) -> None:
     assert not (run.folder / "adapter").exists() and run.checkpoints == ["step-00000002", "step-00000003"]
 
 
-def test_a_pause_after_the_last_step_changes_nothing(make: Make) -> None:
-    assert isinstance(make().carry_out(until_step=8, answer="pause")[-1], Finished)
+def test_a_pause_after_the_last_step_leaves_the_last_evaluation_to_whoever_resumes(make: Make) -> None:
+    straight, run = make("straight"), make()
+    expected = straight.carry_out()[-1]
+    assert isinstance(run.carry_out(until_step=8, answer="pause")[-1], Paused)
+    finished = run.carry_out()[-1]
+    assert isinstance(finished, Finished) and isinstance(expected, Finished)
+    assert finished.eval_loss == expected.eval_loss is not None and same_bits(straight, run)
 
 
 @pytest.mark.parametrize("answer", ["keep", "cancel", "pause"])

@@ -1,0 +1,87 @@
+"""Blocks that say only what is new: what is sent, and what is left out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio.state_holder import SessionState
+
+from ui.blocks import QuietBlocks
+
+SILENCE = {"__type__": "update"}
+
+
+class Page:
+    """A page of one event with three outputs, in one session."""
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self.runner = runner
+        runner.run(self.build())
+
+    async def build(self) -> None:
+        """In a running loop, as Gradio else makes loops of its own and leaves them behind."""
+        with QuietBlocks() as self.demo:
+            self.name = gr.Textbox("", info="what it is called")
+            self.state = gr.State(None)
+            self.words, self.other = gr.HTML(""), gr.HTML("")
+            gr.Button("Go").click(dict, None, [self.name, self.state, self.words])
+        self.session = SessionState(self.demo)
+
+    def sent(self, news: Any) -> list[Any]:
+        """What the browser is sent when a handler answers so."""
+        return self.runner.run(self.demo.postprocess_data(self.demo.fns[0], news, self.session))
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with asyncio.Runner() as runner:
+        yield Page(runner)
+
+
+def test_what_a_handler_is_silent_about_stays_as_it_is(page: Page) -> None:
+    assert page.sent({page.words: "<p>new</p>"}) == [SILENCE, None, "<p>new</p>"]
+
+
+def test_an_update_is_sent_once(page: Page) -> None:
+    news = {page.name: gr.update(info="its name", visible=True), page.words: ""}
+    assert page.sent(dict(news))[0] == {"info": "its name", "visible": True, **SILENCE}
+    assert page.sent(dict(news))[0] == SILENCE
+    assert page.sent({page.name: gr.update(info="other", visible=True), page.words: ""})[0]["info"] == "other"
+
+
+def test_what_one_session_knows_another_does_not(page: Page) -> None:
+    page.sent({page.name: gr.update(info="its name"), page.words: ""})
+    page.session = SessionState(page.demo)
+    assert page.sent({page.name: gr.update(info="its name"), page.words: ""})[0]["info"] == "its name"
+
+
+def test_a_value_is_sent_every_time_since_the_person_may_have_changed_it(page: Page) -> None:
+    for _ in range(2):
+        assert page.sent({page.name: gr.update(value="a"), page.words: "b"}) == [{"value": "a", **SILENCE}, None, "b"]
+        assert page.sent({page.name: "a", page.words: "b"}) == ["a", None, "b"]
+
+
+def test_a_state_is_kept_and_never_sent(page: Page) -> None:
+    assert page.sent({page.state: ["mine"]}) == [SILENCE, None, SILENCE]
+    assert page.session[page.state._id] == ["mine"]
+    assert page.sent({page.state: None}) == [SILENCE, None, SILENCE]
+    assert page.session[page.state._id] is None
+
+
+def test_a_single_piece_of_news_and_none_at_all_are_taken_as_well(page: Page) -> None:
+    assert page.sent({page.words: {"any": "value"}})[2] == {"any": "value"}
+    assert page.sent({page.words: gr.skip()}) == [SILENCE, None, SILENCE]
+
+
+def test_text_is_sent_and_kept_as_gradio_keeps_it(page: Page) -> None:
+    page.sent({page.words: "<p>new</p>"})
+    assert page.session.config_values[page.words._id]["props"]["value"] == "<p>new</p>"
+
+
+def test_news_for_what_is_no_output_is_refused(page: Page) -> None:
+    with pytest.raises(ValueError, match="not specified as output"):
+        page.sent({page.words: "", page.other: ""})
