@@ -44,6 +44,7 @@ from tests.browser.driver import App
 from tests.jobs.tiny_model import write_tiny_model
 from tests.jobs.waiting import wait_for
 from tests.load_sheet import Outcome, Sheet, word_of
+from tests.loops import Loop
 from tests.tab import Tab, Wrong, browser, opened
 from ui.app import SESSIONS
 from ui.story import Curve
@@ -275,7 +276,8 @@ def carry_out(clients: int, seconds: float, seed: int = 0) -> Outcome:
         scene = Scene(Path(name))
         try:
             scene.start()
-            return asyncio.run(_load(scene, clients, seconds, seed))
+            with Loop() as loop:
+                return loop.run(_load(scene, clients, seconds, seed))
         finally:
             scene.close()
 

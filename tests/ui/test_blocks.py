@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import gradio as gr
 import pytest
 from gradio.state_holder import SessionState
 
+from tests.loops import Loop
 from ui.blocks import QuietBlocks
 
 SILENCE = {"__type__": "update"}
@@ -18,7 +18,7 @@ SILENCE = {"__type__": "update"}
 class Page:
     """A page of one event with three outputs, in one session."""
 
-    def __init__(self, runner: asyncio.Runner) -> None:
+    def __init__(self, runner: Loop) -> None:
         self.runner = runner
         runner.run(self.build())
 
@@ -38,7 +38,7 @@ class Page:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    with asyncio.Runner() as runner:
+    with Loop() as runner:
         yield Page(runner)
 
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
+from tests.loops import Loop
 from ui.guard import Receive, Scope, Send
 from ui.login import (
     COOKIE,
@@ -185,7 +186,8 @@ def test_many_tries_at_once_are_no_more_than_one_after_the_other(stamps: dict[st
             answers = await asyncio.gather(*(client.post("/login", data=form) for form in forms))
         return [answer.status_code for answer in answers]
 
-    found = asyncio.run(burst())
+    with Loop() as loop:
+        found = loop.run(burst())
     assert len(asked) == found.count(401) == FREE_TRIES and found.count(429) == 20 - FREE_TRIES
 
 
