@@ -33,6 +33,7 @@ NameOption = Annotated[
     ),
 ]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")]
+RunArgument = Annotated[str, typer.Argument(metavar="ID")]
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 7860
 
 # No rich markup: usage errors are one sentence, said by app.py.
@@ -150,7 +151,7 @@ def list_runs(home: Path | None) -> None:
 
 
 @runs_commands.command()
-def show(context: typer.Context, run_id: Annotated[str, typer.Argument(metavar="ID")], home: HomeOption = None) -> None:
+def show(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -> None:
     """One run: its state, settings and last events, as one JSON object."""
     import orjson
 
@@ -177,9 +178,7 @@ def show(context: typer.Context, run_id: Annotated[str, typer.Argument(metavar="
 
 
 @runs_commands.command()
-def cancel(
-    context: typer.Context, run_id: Annotated[str, typer.Argument(metavar="ID")], home: HomeOption = None
-) -> None:
+def cancel(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -> None:
     """Give a run up; its last checkpoint stays."""
     with _Session(home or context.obj) as service:
         service.cancel_run(run_id)
@@ -187,9 +186,7 @@ def cancel(
 
 
 @runs_commands.command()
-def pause(
-    context: typer.Context, run_id: Annotated[str, typer.Argument(metavar="ID")], home: HomeOption = None
-) -> None:
+def pause(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -> None:
     """Let a run write a checkpoint and give the machine back, until it is resumed."""
     with _Session(home or context.obj) as service:
         service.pause_run(run_id)
@@ -199,7 +196,7 @@ def pause(
 @runs_commands.command()
 def move(
     context: typer.Context,
-    run_id: Annotated[str, typer.Argument(metavar="ID")],
+    run_id: RunArgument,
     by: Annotated[int, typer.Option(help="So many places back in the queue; below 0, forward.")] = 0,
     priority: Annotated[int | None, typer.Option(help="0 is usual; above it comes first, below it last.")] = None,
     home: HomeOption = None,
@@ -217,7 +214,7 @@ def move(
 @runs_commands.command()
 def keep(
     context: typer.Context,
-    run_id: Annotated[str, typer.Argument(metavar="ID")],
+    run_id: RunArgument,
     json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -230,7 +227,7 @@ def keep(
 @runs_commands.command()
 def resume(
     context: typer.Context,
-    run_id: Annotated[str, typer.Argument(metavar="ID")],
+    run_id: RunArgument,
     json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:

@@ -171,10 +171,10 @@ def _save_whole(loop: Loop, method: Method, output: Path) -> None:
     temporary.mkdir(parents=True)
     try:
         method.save(temporary, Losses(trained=loop.eval_loss, base=loop.base_eval_loss))
+        flush_all(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    flush_all(temporary)
     shutil.rmtree(output, ignore_errors=True)
     os.replace(temporary, output)
     flush([output.parent])
