@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
+from collections.abc import Sequence
+
+import psutil
+
+from jobs.views import Machine, Run
 
 NVIDIA_SMI_TIMEOUT_SECONDS = 10
 CPU = "cpu"
@@ -32,3 +38,15 @@ def gpu_names() -> tuple[str, ...]:
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(line.strip() for line in answer.stdout.splitlines() if line.strip())
+
+
+def describe_machine(active_runs: Sequence[Run]) -> Machine:
+    """What this machine has free at the moment, and which runs it carries out."""
+    memory = psutil.virtual_memory()
+    return Machine(
+        cpu_count=os.cpu_count() or 1,
+        memory_total_bytes=memory.total,
+        memory_free_bytes=memory.available,
+        gpus=gpu_names(),
+        active_runs=tuple(active_runs),
+    )

@@ -27,8 +27,9 @@ from jobs.machine import CPU
 from jobs.oom import oom_kills
 from jobs.processes import is_alive, signal_group
 from jobs.room import waiting_for_room
+from jobs.rows import Attempt
 from jobs.states import Wish
-from jobs.store import Attempt, Store
+from jobs.store import Store
 from jobs.views import RunProblem
 
 log = logging.getLogger(__name__)

@@ -7,27 +7,23 @@ ask at once, and an answer never depends on who started a run.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
-
 from core.config import RunConfig, Task, to_dict
 from core.data.records import Record
 from core.durable import flush
 from core.errors import RunError, UserError
 from core.events import Event
-from core.generate.requests import Delta, PaneRequest, Sampling
+from core.generate.requests import Delta, Sampling
 from core.models.catalogue import default_models_root
 from jobs import bases, estimates, lists
-from jobs.adapters import require_adapter, write_zip
+from jobs.adapters import write_zip
 from jobs.blueprint import with_layers
-from jobs.chat_client import ChatClient
-from jobs.chat_requests import able_to_chat, check_chat
+from jobs.chats import Chats
 from jobs.datasets import Datasets, examples
 from jobs.exports import export_in_child
 from jobs.flags import FLAGS, Flag
@@ -37,7 +33,8 @@ from jobs.home import open_home
 from jobs.ids import new_id
 from jobs.journal import read_events, write_wish
 from jobs.launchers.local import LocalLauncher, child_environment
-from jobs.machine import CPU, devices, gpu_names
+from jobs.logs import tail
+from jobs.machine import describe_machine, devices
 from jobs.names import checked_name
 from jobs.room import needed_bytes, require_room
 from jobs.scheduler import Scheduler
@@ -83,8 +80,6 @@ __all__ = [
     "lists",
 ]
 
-LOG_TAIL_BYTES = 64 * 1024
-
 
 class Service:
     """The workbench on one home folder.
@@ -104,12 +99,10 @@ class Service:
         self._store = Store(self._home)
         self._datasets = Datasets(self._home, self._store)
         self._environment = child_environment(self._models_root)
-        self._chat = ChatClient(
-            self._models_root, self._home.chat_log, self._environment, places=self._places_without_a_run
-        )
+        self._chats = Chats(self._store, self._models_root, self._home.chat_log, self._environment)
         launcher = LocalLauncher(self._environment)
         self.users = Users(self._store)
-        self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._chat.leave)
+        self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._chats.leave)
 
     def held(self) -> AbstractContextManager[Callable[[str], None]]:
         """For an app, while it serves: no other may have the same home folder. It gets a function to tell others at
@@ -131,7 +124,7 @@ class Service:
     def close(self) -> None:
         """End the scheduler and the chat process. Runs go on."""
         self._scheduler.close()
-        self._chat.close()
+        self._chats.close()
         self._store.close()
 
     # -- datasets ------------------------------------------------------------------------------------------------
@@ -271,13 +264,7 @@ class Service:
         Raises:
             NotFound: there is no such run.
         """
-        log = self._home.run(self._store.run(run_id).id).log
-        if not log.exists():
-            return ""
-        with log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
-        return "\n".join(text.splitlines()[-lines:])
+        return tail(self._home.run(self._store.run(run_id).id).log, lines)
 
     def pause_run(self, run_id: str) -> None:
         """Let a run write a checkpoint and give the machine back, to go on when it is resumed; a queued one waits no
@@ -362,21 +349,15 @@ class Service:
 
     def adapters(self) -> tuple[Adapter, ...]:
         """Newest first."""
-        return tuple(adapter for adapter in self._results() if adapter.method != "full")
+        return tuple(adapter for adapter in self._store.adapters() if adapter.method != "full")
 
     def trained_models(self) -> tuple[Adapter, ...]:
         """The whole models that full fine-tuning made, newest first."""
-        return tuple(model for model in self._results() if model.method == "full")
+        return tuple(model for model in self._store.adapters() if model.method == "full")
 
     def adapter(self, adapter_id: str) -> Adapter:
         """An adapter or a whole model that a run left. Raises: NotFound."""
-        adapter = self._store.adapter(adapter_id)
-        run = self._store.run(adapter.run_id) if adapter.run_id else None
-        return _as_trained(adapter, run)
-
-    def _results(self) -> tuple[Adapter, ...]:
-        runs = {run.id: run for run in self._store.runs()}
-        return tuple(_as_trained(adapter, runs.get(adapter.run_id or "")) for adapter in self._store.adapters())
+        return self._store.adapter(adapter_id)
 
     def rename_adapter(self, adapter_id: str, name: str) -> None:
         """Raises: NotFound, ConfigError."""
@@ -423,31 +404,7 @@ class Service:
             NotFound, AdapterError, ModelError, ConfigError: at once, or while iterating when loading fails.
         """
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-        check_chat(panes, sampling)
-        named: list[tuple[str, str]] = []
-        requests = []
-        for pane in panes:
-            folder = None
-            if pane.adapter is not None:
-                label, base, folder = self._find_adapter(pane.adapter)
-                named.append((label, base))
-            requests.append(PaneRequest(adapter=str(folder) if folder else None, messages=tuple(pane.messages)))
-        base = bases.shared_base(named, base_model, self._models_root)
-        return self._chat.reply(base, requests, sampling)
-
-    def _find_adapter(self, adapter: str) -> tuple[str, str, Path]:
-        """An adapter's name, its base model's name and its folder; `adapter` is an id or a folder."""
-        folder = Path(adapter).expanduser()
-        if os.sep in adapter or folder.is_dir():
-            folder = folder.resolve()
-            return folder.name, able_to_chat(folder.name, require_adapter(folder)).base_model, folder
-        known = self._store.adapter(adapter)
-        able_to_chat(known.name, require_adapter(known.path))
-        return known.name, known.base_model, known.path
-
-    def _places_without_a_run(self) -> tuple[str, ...]:
-        """The devices that no run has; beside runs on all of them, the CPU."""
-        return self._store.free_devices(devices()) or (CPU,)
+        return self._chats.ask(panes, base_model, sampling)
 
     # -- machine -------------------------------------------------------------------------------------------------
 
@@ -457,16 +414,4 @@ class Service:
 
     def machine(self) -> Machine:
         """What this machine has free at the moment, and which runs it carries out."""
-        memory = psutil.virtual_memory()
-        return Machine(
-            cpu_count=os.cpu_count() or 1,
-            memory_total_bytes=memory.total,
-            memory_free_bytes=memory.available,
-            gpus=gpu_names(),
-            active_runs=self._store.active_runs(),
-        )
-
-
-def _as_trained(adapter: Adapter, run: Run | None) -> Adapter:
-    """`adapter` with what its run's config says of how and for what it was trained."""
-    return adapter if run is None else replace(adapter, method=run.config.method, task=run.config.task)
+        return describe_machine(self._store.active_runs())

@@ -11,13 +11,11 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select, update
 
-from core.config import RunConfig, parse, to_dict
+from core.config import RunConfig, to_dict
 from core.errors import NotFound, RunError
 from jobs import states, tables
 from jobs.database import Database
@@ -25,21 +23,9 @@ from jobs.home import Home
 from jobs.ids import new_id
 from jobs.launchers.local import Worker
 from jobs.machine import CPU
+from jobs.rows import Attempt, adapter_of, attempt_of, dataset_of, run_of
 from jobs.states import ACTIVE_STATES, Move, Outcome, RunState, Wish
 from jobs.views import Adapter, Dataset, Run, RunProblem
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """An active run as the scheduler follows it: which worker carries it out, and since which byte of its events."""
-
-    run_id: str
-    number: int
-    state: RunState
-    worker: Worker
-    device: str
-    events_offset: int
-    wish: Wish | None
 
 
 class Store:
@@ -74,7 +60,7 @@ class Store:
                 connection.execute(insert(tables.datasets).values(created_at=self._clock(), **values))
                 known = _one(connection, select(tables.datasets).filter_by(id=values["id"]))
         assert known is not None
-        return _dataset(known)
+        return dataset_of(known)
 
     def datasets(self) -> tuple[Dataset, ...]:
         """Newest first."""
@@ -82,17 +68,17 @@ class Store:
             rows = connection.execute(
                 select(tables.datasets).order_by(tables.datasets.c.created_at.desc(), tables.datasets.c.id.desc())
             ).mappings()
-            return tuple(_dataset(row) for row in rows)
+            return tuple(dataset_of(row) for row in rows)
 
     def dataset(self, dataset_id: str) -> Dataset:
         """Raises: NotFound."""
-        return _dataset(self._find(select(tables.datasets).filter_by(id=dataset_id), "dataset", dataset_id))
+        return dataset_of(self._find(select(tables.datasets).filter_by(id=dataset_id), "dataset", dataset_id))
 
     def example_dataset(self, example_key: str) -> Dataset | None:
         """The dataset that was made of this example, if there is one."""
         with self._database.read() as connection:
             row = _one(connection, select(tables.datasets).filter_by(example_key=example_key))
-            return _dataset(row) if row is not None else None
+            return dataset_of(row) if row is not None else None
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
@@ -102,7 +88,7 @@ class Store:
         with self._database.write() as connection:
             known = _one(connection, _RUNS.where(tables.runs.c.submit_key == key)) if key is not None else None
             if known is not None:
-                return _run(known)
+                return run_of(known)
             values: dict[str, Any] = {"id": run_id, "submit_key": key, "state": "queued"}
             text = json.dumps(to_dict(config))
             values |= {"dataset_id": config.data.dataset_id, "created_at": now}
@@ -114,13 +100,13 @@ class Store:
         """The run that was submitted under `key`, if there is one."""
         with self._database.read() as connection:
             row = _one(connection, _RUNS.where(tables.runs.c.submit_key == key))
-            return _run(row) if row is not None else None
+            return run_of(row) if row is not None else None
 
     def runs(self) -> tuple[Run, ...]:
         """Newest first."""
         with self._database.read() as connection:
             return tuple(
-                _run(row)
+                run_of(row)
                 for row in connection.execute(
                     _RUNS.order_by(tables.runs.c.created_at.desc(), tables.runs.c.id.desc())
                 ).mappings()
@@ -128,18 +114,18 @@ class Store:
 
     def run(self, run_id: str) -> Run:
         """Raises: NotFound."""
-        return _run(self._find(_RUNS.where(tables.runs.c.id == run_id), "run", run_id))
+        return run_of(self._find(_RUNS.where(tables.runs.c.id == run_id), "run", run_id))
 
     def active_runs(self) -> tuple[Run, ...]:
         """The runs that hold a device."""
         with self._database.read() as connection:
-            return tuple(_run(row) for row in connection.execute(_RUNS.where(_IS_ACTIVE)).mappings())
+            return tuple(run_of(row) for row in connection.execute(_RUNS.where(_IS_ACTIVE)).mappings())
 
     def queue(self) -> tuple[Run, ...]:
         """The runs that wait, the next one first."""
         with self._database.read() as connection:
             waiting = _RUNS.filter(tables.runs.c.state == "queued").order_by(*_QUEUE)
-            return tuple(_run(row) for row in connection.execute(waiting).mappings())
+            return tuple(run_of(row) for row in connection.execute(waiting).mappings())
 
     def free_devices(self, devices: Sequence[str]) -> tuple[str, ...]:
         """Those of `devices` that have no run."""
@@ -208,13 +194,13 @@ class Store:
             worker = launch(row["id"], free[0])
             values |= {"pid": worker.pid, "birth": worker.birth, "device": free[0]}
             connection.execute(update(tables.runs).filter_by(id=row["id"]).values(**values))
-            return _attempt({**row, **values})
+            return attempt_of({**row, **values})
 
     def attempts(self) -> tuple[Attempt, ...]:
         """Every active run's attempt."""
         with self._database.read() as connection:
             rows = connection.execute(select(tables.runs).where(_IS_ACTIVE)).mappings()
-            return tuple(_attempt(row) for row in rows)
+            return tuple(attempt_of(row) for row in rows)
 
     def begin_steps(self, attempt: Attempt) -> None:
         """From preparing to running; a run that was asked to end meanwhile stays so."""
@@ -290,25 +276,21 @@ class Store:
         """Newest first."""
         with self._database.read() as connection:
             rows = connection.execute(
-                select(tables.adapters).order_by(tables.adapters.c.created_at.desc(), tables.adapters.c.id.desc())
+                _ADAPTERS.order_by(tables.adapters.c.created_at.desc(), tables.adapters.c.id.desc())
             ).mappings()
-            return tuple(self._adapter(row) for row in rows)
+            return tuple(adapter_of(row, self.home.path) for row in rows)
 
     def adapter(self, adapter_id: str) -> Adapter:
         """Raises: NotFound."""
-        return self._adapter(self._find(select(tables.adapters).filter_by(id=adapter_id), "adapter", adapter_id))
+        return adapter_of(
+            self._find(_ADAPTERS.where(tables.adapters.c.id == adapter_id), "adapter", adapter_id), self.home.path
+        )
 
     def rename_adapter(self, adapter_id: str, name: str) -> None:
         """Raises: NotFound."""
         with self._database.write() as connection:
             connection.execute(update(tables.adapters).filter_by(id=adapter_id).values(name=name))
         self.adapter(adapter_id)
-
-    def _adapter(self, row: RowMapping) -> Adapter:
-        values = dict(row)
-        folder = self.home.path / values.pop("folder")
-        values |= {"targets": tuple(json.loads(values["targets"])), "created_at": _moment(values["created_at"])}
-        return Adapter(path=folder, **values)
 
     # -- users ---------------------------------------------------------------------------------------------------
 
@@ -344,6 +326,9 @@ _RUNS = (
     .outerjoin(tables.adapters, tables.adapters.c.run_id == tables.runs.c.id)
 )
 
+_ADAPTERS = select(tables.adapters, tables.runs.c.config).outerjoin(
+    tables.runs, tables.adapters.c.run_id == tables.runs.c.id
+)
 
 _IS_ACTIVE = tables.runs.c.state.in_(ACTIVE_STATES)
 _QUEUE = (tables.runs.c.priority.desc(), tables.runs.c.queued_at, tables.runs.c.id)
@@ -389,48 +374,3 @@ def _ending(problem: RunProblem | None, now: float) -> dict[str, Any]:
     if problem is not None:
         values |= {"error_title": problem.title, "error_detail": problem.detail, "error_hint": problem.hint}
     return values
-
-
-def _moment(seconds: float | None) -> Any:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _dataset(row: RowMapping) -> Dataset:
-    values = {key: value for key, value in row.items() if key != "example_key"}
-    return Dataset(**{**values, "created_at": _moment(row["created_at"])})
-
-
-def _attempt(row: Any) -> Attempt:
-    worker = Worker(pid=row["pid"], birth=row["birth"])
-    return Attempt(
-        run_id=row["id"],
-        number=row["attempt"],
-        state=row["state"],
-        worker=worker,
-        device=row["device"],
-        events_offset=row["events_offset"],
-        wish=row["wish"],
-    )
-
-
-def _run(row: RowMapping) -> Run:
-    config = parse(json.loads(row["config"]))
-    problem = None
-    if row["error_title"] is not None:
-        problem = RunProblem(title=row["error_title"], detail=row["error_detail"], hint=row["error_hint"])
-    return Run(
-        id=row["id"],
-        name=config.name,
-        state=row["state"],
-        config=config,
-        dataset_name=row["dataset_name"],
-        created_at=_moment(row["created_at"]),
-        started_at=_moment(row["started_at"]),
-        ended_at=_moment(row["ended_at"]),
-        pid=row["pid"] if row["state"] in ACTIVE_STATES else None,
-        device=row["device"] if row["state"] in ACTIVE_STATES else None,
-        priority=row["priority"],
-        wish=row["wish"] if row["state"] in ("queued", *ACTIVE_STATES) else None,
-        error=problem,
-        adapter_id=row["adapter_id"],
-    )

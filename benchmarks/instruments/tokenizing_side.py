@@ -43,7 +43,7 @@ def ours(folder: Path, steps: int | None) -> dict[str, Any]:
     begin = time.perf_counter()
     rows = encode(tokenizer, read_records(folder / "records.jsonl"), 1024, folder).rows
     encoded = time.perf_counter()
-    train, _ = hold_out(rows, 0.0 if steps is None else 0.1, seed=0)
+    train = hold_out(rows, 0.0 if steps is None else 0.1, seed=0).train
     order = EpochOrder(len(train), BATCH_SIZE, seed=0)
     order.rows_of_step(0)
     ready = time.perf_counter()

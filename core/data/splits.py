@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Generic, overload
+from typing import Generic, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -113,9 +113,16 @@ class EpochOrder:
         return order
 
 
-def hold_out(rows: Sequence[AnyRow], share: float, seed: int) -> tuple[Subset[AnyRow], Subset[AnyRow]]:
-    """`rows` as (training, evaluation), split at random by `seed`; no evaluation rows where `share` makes less than
-    one.
+class Split(NamedTuple, Generic[AnyRow]):
+    """The rows that are trained on, those that are held out, and how many of all are copies of another."""
+
+    train: Subset[AnyRow]
+    held: Subset[AnyRow]
+    copies: int
+
+
+def hold_out(rows: Sequence[AnyRow], share: float, seed: int) -> Split[AnyRow]:
+    """`rows`, parted at random by `seed`; no evaluation rows where `share` makes less than one.
 
     Rows with equal tokens fall on the same side, so that evaluation never asks for a row that was trained on. They are
     found by a checksum; that now and then others have the same puts these on one side too, which does no harm.
@@ -126,7 +133,8 @@ def hold_out(rows: Sequence[AnyRow], share: float, seed: int) -> tuple[Subset[An
     is_held = np.zeros(len(rows), np.bool_)
     is_held[leaders[order[: int(len(leaders) * share)]]] = True
     is_held[equal] = np.repeat(is_held[equal[begins]], np.diff(begins, append=len(rows)))  # as their first
-    return Subset(rows, np.flatnonzero(~is_held)), Subset(rows, np.flatnonzero(is_held))
+    copies = _copies(rows, equal, begins)
+    return Split(Subset(rows, np.flatnonzero(~is_held)), Subset(rows, np.flatnonzero(is_held)), copies)
 
 
 def _groups(checksums: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
@@ -138,10 +146,12 @@ def _groups(checksums: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[
     return equal, np.flatnonzero(is_new)
 
 
-def repeats(rows: Sequence[Tokens]) -> int:
-    """How many of `rows` are copies of another: their tokens have the same number and checksum."""
-    keys = _checksums(rows).astype(np.uint64) << np.uint64(32) | lengths_of(rows).astype(np.uint64)
-    return len(rows) - len(np.unique(keys))
+def _copies(rows: Sequence[Tokens], equal: NDArray[np.uint32], begins: NDArray[np.intp]) -> int:
+    """How many rows are copies of another: of the rows of a group, those that are as long as an earlier one."""
+    sizes = np.diff(begins, append=len(equal))
+    alike = equal[np.repeat(sizes > 1, sizes)].astype(np.int64)
+    keys = _checksums(rows)[alike].astype(np.uint64) << np.uint64(32) | lengths_of(rows)[alike].astype(np.uint64)
+    return len(alike) - len(np.unique(keys))
 
 
 def _checksums(rows: Sequence[Tokens]) -> NDArray[np.uint32]:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from core.config import RunConfig
 from core.data.encoding import Encoding
 from core.data.records import Records
-from core.data.splits import hold_out, lengths_of, repeats, trained_of
+from core.data.splits import hold_out, lengths_of, trained_of
 from core.durable import flush, flush_all
 from core.events import Cancelled, Event, Finished, Note, Paused, Preparing, Started
 from core.models.fetch import ensure_model
@@ -68,9 +68,9 @@ def carry_out(
     if encoding is None:
         yield _given_up(stop)
         return
-    train_rows, eval_rows = hold_out(encoding.rows, config.data.holdout, config.seed)
+    train_rows, eval_rows, copies = hold_out(encoding.rows, config.data.holdout, config.seed)
     yield from (Note(text=text) for text in (*notes, *remarks, *task.losses(encoding)))
-    if copies := repeats(encoding.rows):
+    if copies:
         what = "1 row is a copy of another" if copies == 1 else f"{copies:,} rows are copies of others"
         yield Note(text=f"{what}; equal rows are never held back from one side and trained on the other")
     if config.data.holdout and not eval_rows:

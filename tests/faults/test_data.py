@@ -29,7 +29,7 @@ from core.data.batching import pad
 from core.data.encoding import IGNORE, encode
 from core.data.reading import read_dataset
 from core.data.records import Conversation, Passage, Record
-from core.data.splits import hold_out, repeats
+from core.data.splits import hold_out
 from core.errors import DataError
 from core.events import Event, Failed, Finished, Started, StepDone
 from core.models.load import load_model
@@ -366,8 +366,8 @@ def test_copies_are_counted_and_never_on_both_sides_of_the_split(starter_folder:
     tokenizer = AutoTokenizer.from_pretrained(starter_folder)
     records = [conversation(f"What is {i % 20}?", f"It is {i % 20}.", row=i + 1) for i in range(60)]
     rows = encode(tokenizer, records, 1000).rows
-    train, held = hold_out(rows, 0.25, seed)
-    assert len(rows) == 60 and repeats(rows) == 40 and (len(train), len(held)) == (45, 15)
+    train, held, copies = hold_out(rows, 0.25, seed)
+    assert len(rows) == 60 and copies == 40 and (len(train), len(held)) == (45, 15)
     assert not {tuple(row.tokens) for row in train} & {tuple(row.tokens) for row in held}
 
 
@@ -382,7 +382,7 @@ def test_a_run_tells_how_many_rows_are_copies(working: Service, tiny_model: Path
 def test_rows_that_differ_are_no_copies(starter_folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(starter_folder)
     passages = [Passage(text=f"The number {i} is {i * i}.", source_row=i + 1) for i in range(20_000)]
-    assert repeats(encode(tokenizer, passages, 1000).rows) == 0
+    assert hold_out(encode(tokenizer, passages, 1000).rows, 0.5, 0).copies == 0
 
 
 # ---- 26: emoji and text from right to left

@@ -9,6 +9,7 @@ import pytest
 from core.errors import RunError
 from jobs import states
 from jobs.launchers.local import Worker
+from jobs.rows import Attempt
 from jobs.states import (
     ACTIVE_STATES,
     ASKED,
@@ -20,7 +21,7 @@ from jobs.states import (
     RunState,
     Wish,
 )
-from jobs.store import Attempt, Store
+from jobs.store import Store
 from tests.jobs.conftest import add_dataset_row, queue_run
 
 STATES: tuple[RunState, ...] = get_args(RunState)

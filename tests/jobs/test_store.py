@@ -16,7 +16,8 @@ from core.errors import ConfigError, NotFound, RunError
 from jobs import tables
 from jobs.home import PROJECT, Home, open_home
 from jobs.launchers.local import Worker
-from jobs.store import Attempt, Store
+from jobs.rows import Attempt
+from jobs.store import Store
 from jobs.views import RunProblem
 from tests.jobs.conftest import add_dataset_row, queue_run
 from tests.jobs.waiting import wait_for

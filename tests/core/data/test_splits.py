@@ -128,30 +128,31 @@ def test_a_smaller_last_step_takes_rows_of_any_length() -> None:
 def test_every_row_is_on_one_side_and_equal_rows_are_on_the_same(kinds: list[int], share: float, seed: int) -> None:
     rows = [Row([kind, kind + 1], [IGNORE, kind + 1]) for kind in kinds]
     for source in (rows, stored(rows)):
-        train, held = hold_out(source, share, seed)
+        train, held, copies = hold_out(source, share, seed)
         assert Counter(names(train)) + Counter(names(held)) == Counter(kinds)
         assert not set(names(train)) & set(names(held))
+        assert copies == len(kinds) - len(set(kinds))
         assert train and len(set(names(held))) == int(len(set(kinds)) * share)
 
 
 def test_rows_with_other_labels_for_the_same_tokens_are_equal() -> None:
     rows = [Row([5, 6], [6, label]) for label in range(8)] + [Row([7, 8], [8, 9])]
     for source in (rows, stored(rows)):
-        train, held = hold_out(source, 0.5, 0)
+        train, held, _ = hold_out(source, 0.5, 0)
         assert {len(train), len(held)} == {1, 8}
 
 
 def test_which_rows_are_held_out_depends_on_the_seed_alone() -> None:
     rows = numbered(40)
-    sides = [names(hold_out(source, 0.25, 5)[1]) for source in (rows, rows, stored(rows))]
+    sides = [names(hold_out(source, 0.25, 5).held) for source in (rows, rows, stored(rows))]
     assert sides[0] == sides[1] == sides[2] and len(sides[0]) == 10
-    assert len({tuple(names(hold_out(rows, 0.25, seed)[1])) for seed in range(5)}) == 5
-    assert list(hold_out(rows, 0.0, 5)[1]) == []
+    assert len({tuple(names(hold_out(rows, 0.25, seed).held)) for seed in range(5)}) == 5
+    assert list(hold_out(rows, 0.0, 5).held) == []
 
 
 @pytest.mark.parametrize("count", [1, 9])
 def test_too_few_rows_hold_none_back(count: int) -> None:
-    train, held = hold_out(numbered(count), 0.1, 0)
+    train, held, _ = hold_out(numbered(count), 0.1, 0)
     assert len(train) == count and not held
 
 

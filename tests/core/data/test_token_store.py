@@ -189,7 +189,7 @@ def records(count):
 folder, model, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 write_records(records(count), folder / "records.jsonl")
 rows = encode(AutoTokenizer.from_pretrained(model), RecordFile(folder / "records.jsonl"), 512, folder).rows
-train, held = hold_out(rows, 0.1, 0)
+train, held, _ = hold_out(rows, 0.1, 0)
 order = EpochOrder(len(train), 8, 0, lengths_of(train))
 tokens = sum(len(train[number].tokens) for step in range(order.steps) for number in order.rows_of_step(step))
 tokens += sum(len(row.tokens) for row in held)

@@ -39,7 +39,7 @@ def make(tiny_folder: Path, tmp_path: Path) -> Make:
 def evaluated(loaded: LoadedModel, run: Run, tokenizer: Any) -> float:
     """The held-out rows' mean loss in nats a trained token, by rows padded in transformers' own attention."""
     rows = encode(tokenizer, run.records, run.config.data.max_tokens).rows
-    held = hold_out(rows, run.config.data.holdout, run.config.seed)[1]
+    held = hold_out(rows, run.config.data.holdout, run.config.seed).held
     with torch.no_grad():
         total = PaddedRows(loaded).outcome(held).loss
     return float(total) / sum(row.trained for row in held)

@@ -74,7 +74,7 @@ def test_the_folder_that_is_left_names_classes_as_evaluated(classify: Make) -> N
     tokenizer = AutoTokenizer.from_pretrained(run.output)
     assert model.config.id2label == {0: "bright", 1: "dull"}
     rows = encode_labeled(tokenizer, LABELED, ("bright", "dull"), 64).rows
-    _, held = hold_out(rows, 0.2, run.config.seed)
+    held = hold_out(rows, 0.2, run.config.seed).held
     with torch.no_grad():
         logits = torch.cat([model(input_ids=torch.tensor([row.tokens])).logits for row in held])
     labels = torch.tensor([row.label for row in held])
@@ -118,7 +118,7 @@ def test_a_classifiers_adapter_is_merged_into_a_model_that_names_the_same_classe
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole").eval()
     assert model.config.id2label == {0: "bright", 1: "dull"}
     rows = encode_labeled(AutoTokenizer.from_pretrained(tmp_path / "whole"), LABELED, ("bright", "dull"), 64).rows
-    held = hold_out(rows, run.config.data.holdout, run.config.seed)[1]
+    held = hold_out(rows, run.config.data.holdout, run.config.seed).held
     with torch.no_grad():
         logits = torch.cat([model(input_ids=torch.tensor([row.tokens])).logits for row in held])
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor([row.label for row in held]))

@@ -92,7 +92,7 @@ def test_a_full_run_leaves_a_model_folder_that_answers_as_evaluated(make: Make, 
     assert of_kind(events, Saved)[-1].bytes > 12 * every  # the weights and AdamW's two moments
 
     trained = load_model(run.output, dtype=torch.float32)
-    _, held = hold_out(encode(trained.tokenizer, RECORDS, 512).rows, 0.2, run.config.seed)
+    held = hold_out(encode(trained.tokenizer, RECORDS, 512).rows, 0.2, run.config.seed).held
     with torch.no_grad():
         loss = sum(padded_loss(trained.model, [row]).item() * row.trained for row in held)
     assert finished.eval_loss == pytest.approx(loss / sum(row.trained for row in held), rel=1e-5)

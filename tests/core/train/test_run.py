@@ -98,7 +98,7 @@ def test_the_first_evaluation_is_the_base_models_own_loss(make: Make, tiny: Load
     run = make(optim={"steps": 1})
     first = of_kind(run.carry_out(), EvalDone)[0]
     encoding = encode(tiny.tokenizer, RECORDS, 1024)
-    _, held = hold_out(encoding.rows, 0.2, run.config.seed)
+    held = hold_out(encoding.rows, 0.2, run.config.seed).held
     losses = [
         torch.nn.functional.cross_entropy(
             plain_logits(tiny_llama(), row.tokens), torch.tensor(row.labels), reduction="sum"
@@ -112,7 +112,7 @@ def test_the_first_evaluation_is_the_base_models_own_loss(make: Make, tiny: Load
 def test_the_last_evaluation_is_that_of_the_adapter_that_was_saved(make: Make, tiny: LoadedModel) -> None:
     run = make()
     (finished,) = of_kind(run.carry_out(), Finished)
-    _, held = hold_out(encode(tiny.tokenizer, RECORDS, 1024).rows, 0.2, run.config.seed)
+    held = hold_out(encode(tiny.tokenizer, RECORDS, 1024).rows, 0.2, run.config.seed).held
     activate(tiny.model, load_adapter(tiny.model, run.folder / "adapter"))
     with torch.no_grad():
         loss = summed_loss(tiny.model, pack(held, tiny.device)) / sum(row.trained for row in held)
