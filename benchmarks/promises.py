@@ -99,6 +99,8 @@ PROMISES = (
             place=("ratios", "rank_over_flops"), at_most=1.1),
     Promise(about="time a token, rows of 128 to 2,048 tokens", against="a line in the length", benchmark="growth",
             place=("ratios", "row_length_over_line"), at_most=1.1),
+    Promise(about="peak memory as estimated, 36 runs: furthest off", against="as measured", benchmark="memory_estimate",
+            place=("ratios", "furthest"), at_most=0.15, unit=""),
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import reprlib
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
 
@@ -43,6 +44,8 @@ Positive = Annotated[int, Field(ge=1)]
 Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
 Method = Literal["lora", "full", "bitfit"]
 Task = Literal["chat", "classification"]
+TrainOn = Literal["assistant", "last", "everything"]
+TemplateName = Literal["plain", "chatml", "llama3", "mistral", "gemma", "zephyr", "alpaca", "vicuna"]
 
 
 @_frozen
@@ -89,11 +92,17 @@ class QuantConfig:
 
 @_frozen
 class DataConfig:
-    """Which rows are trained on. `max_tokens` truncates a row; `holdout` is the share of rows kept for evaluation."""
+    """Which rows are trained on, and what of them. `max_tokens` truncates a row; `holdout` is the share of rows kept
+    for evaluation. `train_on` says which tokens of a conversation are trained: all the assistant's turns, the last one
+    alone, or every token; a turn whose weight is 0 never is. `template` names the chat template
+    (`core.data.named_templates`); with None it is the model's own, or our plain one where it has none.
+    """
 
     dataset_id: str
     max_tokens: Annotated[int, Field(ge=8, le=1_048_576)] = 1024
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    train_on: TrainOn = "assistant"
+    template: TemplateName | None = None
 
 
 @_frozen
@@ -148,6 +157,9 @@ _RULES = {
     "string_too_long": "at most {max_length} characters long",
     "string_pattern_mismatch": "text without control characters",
     "string_unicode": "text without halves of characters",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
 }
 
 
@@ -167,6 +179,22 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     """`config` as nested plain values; `parse` gives the same config back."""
     values: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
     return values
+
+
+def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """`config` with settings set by their dotted names.
+
+    Raises:
+        ConfigError: one of them is none, or the result does not hold together.
+    """
+    values = to_dict(config)
+    for path, value in changes.items():
+        *outer, leaf = path.split(".")
+        place = values
+        for name in outer:
+            place = place[name]
+        place[leaf] = value
+    return parse(values)
 
 
 def _explain(error: ValidationError) -> ConfigError:

@@ -25,6 +25,7 @@ SECTIONS = {
     "training": "Training beside TRL and peft",
     "floor": "Training beside its own matrix products",
     "growth": "What grows with what",
+    "memory_estimate": "Memory as estimated beside memory as measured",
     "chat": "Side-by-side chat",
     "tokenizing": "Tokenizing and packing",
     "four_bit": "Four bits beside sixteen",

@@ -132,6 +132,28 @@ def growth(found: Results) -> list[str]:
     return parts
 
 
+def memory_estimate(found: Results) -> list[str]:
+    """Every run's peak beside its estimate, and how far they are apart."""
+    ratios = found["ratios"]
+    return [
+        markdown(
+            ("base, rank, rows × tokens", "measured, GB", "estimated, GB", "ratio"),
+            (
+                (
+                    f"{run['bits']} bits, rank {run['rank']}, {run['rows']} × {run['length']:,}"
+                    f"{', checkpointing' if run['is_checkpointing'] else ''}",
+                    gigabytes(run["peak_rss_bytes"]),
+                    gigabytes(run["estimated_bytes"]),
+                    f"{run['ratio']:.3f}",
+                )
+                for run in found["runs"]
+            ),
+        ),
+        f"Of {len(found['runs'])} estimates the lowest is {ratios['lowest']:.3f} of what was measured, the highest"
+        f" {ratios['highest']:.3f}.\n",
+    ]
+
+
 CHAT = {
     "one_pane": "one pane",
     "four_panes": "four panes with an adapter each",
@@ -234,6 +256,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "training": training,
     "floor": floor,
     "growth": growth,
+    "memory_estimate": memory_estimate,
     "chat": chat,
     "tokenizing": tokenizing,
     "four_bit": four_bit,

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.errors import RunError
-from jobs.flags import settings, with_flags
+from jobs.flags import SWEPT, settings, typed, with_flags
 from jobs.logs import set_up_logging
 
 if TYPE_CHECKING:
+    from core.config import RunConfig
     from jobs.recipes import Recipe
     from jobs.service import Run, Service
 
@@ -67,19 +68,48 @@ def train(
     recipe = read_recipe(config, settings(given), data)
     check_output(output, must_be_new=recipe.config.method == "full")
     with _Session(home) as service:
-        run = _submit(service, recipe)
-        _follow(service, run, json, output=output)
+        service.estimate(recipe.config)  # what it refuses needs no dataset
+        _follow(service, service.submit(_with_dataset(service, recipe)), json, output=output)
 
 
-def _submit(service: Service, recipe: Recipe) -> Run:
-    """Check all that can be checked before the dataset is kept, then keep it and queue the run."""
+@commands.command()
+@with_flags(before="config", several=SWEPT)
+def sweep(
+    output: Annotated[Path, typer.Option(help="A new or empty folder: it gets a folder for each run.")],
+    data: Annotated[Path | None, typer.Option(help="The dataset's file.")] = None,
+    budget: Annotated[str, typer.Option(help="Parameters that a run may train, as 1M; ranks follow, or are cut.")] = "",
+    keep_alpha: Annotated[bool, typer.Option("--keep-alpha", help="Let alpha not follow the rank.")] = False,
+    config: Annotated[Path | None, typer.Option(help="A YAML file with settings; options given here win.")] = None,
+    json: JsonOption = False,
+    home: HomeOption = None,
+    **given: Any,
+) -> None:
+    """Train every combination of several values (--rank 4,8 --targets q_proj,q_proj+v_proj) and compare them."""
+    from dataclasses import replace
+
+    from jobs.adapters import check_output
+    from jobs.recipes import read_recipe
+    from jobs.sweep_following import follow_group, tell_plan
+
+    several = typed(given, SWEPT)
+    recipe = read_recipe(config, settings(given), data)
+    check_output(output, must_be_new=True)
+    with _Session(home) as service:
+        plan = service.sweeps.plan(recipe.config, several, budget, keeps_scale=not keep_alpha)
+        tell_plan(plan)
+        kept = _with_dataset(service, recipe)
+        group = service.sweeps.submit([replace(one, data=kept.data, task=kept.task) for one in plan.configs])
+        follow_group(service, group, output, json)
+
+
+def _with_dataset(service: Service, recipe: Recipe) -> RunConfig:
+    """The recipe's config, once its dataset is kept; what can be refused before that is."""
     from dataclasses import replace
 
     from core.data.reading import read_dataset
     from jobs.tasks import check_task
 
     config = recipe.config
-    service.estimate(config)
     if recipe.data is not None:
         if recipe.names_task:
             check_task(config.task, read_dataset(recipe.data, name=recipe.data.name).records)
@@ -87,7 +117,7 @@ def _submit(service: Service, recipe: Recipe) -> Run:
         config = replace(config, data=replace(config.data, dataset_id=dataset.id))
     if not recipe.names_task:
         config = replace(config, task=service.task_of(config.data.dataset_id))
-    return service.submit(config)
+    return config
 
 
 def _follow(service: Service, run: Run, json: bool, output: Path | None = None, offset: int = 0) -> None:

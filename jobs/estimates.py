@@ -32,9 +32,11 @@ class _Count:
     modules: int
 
 
-def estimate(config: RunConfig, models_root: Path) -> Estimate | None:
+def estimate(
+    config: RunConfig, models_root: Path, read: Callable[[Path], Blueprint] = read_blueprint
+) -> Estimate | None:
     """What `config` would train; None while its base model is not on this machine. A classifier's new head, whose size
-    depends on the dataset, is not in it.
+    depends on the dataset, is not in it. `read` gives a folder's blueprint; who asks often remembers it.
 
     Raises:
         ConfigError: settings contradict each other, one names nothing, or a rank is too large for a layer.
@@ -44,7 +46,7 @@ def estimate(config: RunConfig, models_root: Path) -> Estimate | None:
     folder = find(config.base_model, models_root).folder
     if folder is None:
         return None
-    blueprint = read_blueprint(folder)
+    blueprint = read(folder)
     if config.quant.bits in (4, 8):
         not_skipped([shape.name for shape in blueprint.linears], config.quant.skip)
     count = _COUNTS[config.method](config, blueprint)
@@ -110,6 +112,19 @@ def _chosen(config: RunConfig, blueprint: Blueprint, whole: Sequence[str]) -> tu
     check_layers(config.lora, chosen, is_tied=is_tied, input_embedding=embedding.name if embedding else None)
     others = tuple(shape for shape in chosen if shape.kind != "head" and shape != shared)
     return (shared, *others) if shared is not None and len(others) < len(chosen) else chosen
+
+
+def adapted_layers(config: RunConfig, blueprint: Blueprint) -> dict[LinearShape, int]:
+    """The layers that get a low-rank update, with the rank of each.
+
+    Raises:
+        ConfigError: as `estimate`.
+    """
+    is_new = CLASS_HEADS if config.task == "classification" else ()
+    whole = blueprint.outermost([name for name in config.lora.modules_to_save if name not in is_new])
+    chosen = _chosen(config, blueprint, whole)
+    ranks = pattern_values(config.lora.rank_pattern, config.lora.rank, chosen, "lora.rank_pattern")
+    return {shape: ranks[shape.name] for shape in chosen}
 
 
 def _shared(config: RunConfig, blueprint: Blueprint) -> LinearShape | None:

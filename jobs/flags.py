@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -73,11 +73,13 @@ class Flag:
 
 
 FLAGS: tuple[Flag, ...] = (
+    Flag(name="--name", path="name", help="What the run is called; by default as its dataset."),
     Flag(name="--model", path="base_model", help="starter, a model's folder or a hub id."),
     Flag(name="--method", path="method", help="What is trained: lora, full or bitfit."),
     Flag(name="--task", path="task", help="chat or classification; by default what the dataset's columns say."),
     Flag(name="--rank", path="lora.rank", kind="integer"),
     Flag(name="--alpha", path="lora.alpha", kind="number"),
+    Flag(name="--dropout", path="lora.dropout", kind="number", help="The share of an adapter's inputs left out."),
     Flag(name="--targets", path="lora.targets", kind="names", help="auto, all-linear or names with commas between."),
     Flag(name="--layers", path="lora.layers", kind="layers", help="The blocks that get an adapter, as 0-3,7."),
     Flag(name="--rank-pattern", path="lora.rank_pattern", kind="pattern", help="Ranks of some modules: q_proj=16."),
@@ -92,21 +94,42 @@ FLAGS: tuple[Flag, ...] = (
     Flag(name="--new-token", path="lora.new_tokens", kind="repeated", help="A token to add; may be repeated."),
     Flag(name="--bits", path="quant.bits", kind="integer", help="16, 4, 8 or 32: how the base model is stored."),
     Flag(name="--quant-type", path="quant.quant_type", help="The 4-bit numbers: nf4 or fp4."),
+    Flag(name="--quant-block", path="quant.block_size", kind="integer", help="4-bit weights that share one scale."),
+    Flag(name="--double-quant", path="quant.double_quant", kind="switch", help="Compress the 4-bit scales too."),
     Flag(name="--quant-skip", path="quant.skip", kind="names", help="Layers that stay in 16 bits."),
     Flag(name="--epochs", path="optim.epochs", kind="number"),
     Flag(name="--steps", path="optim.steps", kind="integer"),
     Flag(name="--batch-size", path="optim.batch_size", kind="integer", help="Rows an optimizer step."),
+    Flag(name="--micro-tokens", path="optim.micro_tokens", kind="integer", help="Tokens fed at once; bounds memory."),
+    Flag(name="--checkpointing", path="optim.checkpointing", kind="switch", help="Less memory for more time."),
     Flag(name="--max-tokens", path="data.max_tokens", kind="integer", help="Longer rows are cut."),
+    Flag(name="--train-on", path="data.train_on", help="What of a chat is trained: assistant, last or everything."),
+    Flag(
+        name="--template",
+        path="data.template",
+        help="A chat template: plain, chatml, llama3, mistral, gemma, zephyr, alpaca or vicuna.",
+    ),  # fmt: skip
+    Flag(name="--holdout", path="data.holdout", kind="number", help="The share of rows kept to measure with."),
+    Flag(name="--evaluations", path="optim.evaluations", kind="integer", help="How often these are measured."),
     Flag(name="--lr", path="optim.learning_rate", kind="number", help="The learning rate."),
+    Flag(name="--schedule", path="optim.schedule", help="How the rate falls: linear, cosine or constant."),
+    Flag(name="--warmup", path="optim.warmup", kind="number", help="The share of steps before the full rate."),
+    Flag(name="--weight-decay", path="optim.weight_decay", kind="number"),
+    Flag(name="--clip-norm", path="optim.clip_norm", kind="number", help="The largest norm of a step's gradient."),
+    Flag(name="--checkpoints", path="optim.checkpoints", kind="integer", help="How many are kept, the newest."),
     Flag(name="--seed", path="seed", kind="integer"),
 )
 
+# Of which several values make a sweep: those of `core.sweep`, which takes longer to import than `--help` may last.
+SWEPT = ("lora.targets", "lora.rank", "lora.alpha", "optim.learning_rate", "optim.epochs", "quant.bits", "seed")
 
-def with_flags(before: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+
+def with_flags(before: str, several: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command, whose last parameter is `**given`, an option for each of `FLAGS`; those not given are None.
 
     Args:
         before: the command's own option that they stand before, in its help.
+        several: settings of which several values may be given: they come as the text that was typed.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -119,7 +142,7 @@ def with_flags(before: str) -> Callable[[Callable[..., None]], Callable[..., Non
         def run(**given: Any) -> None:
             command(**given)
 
-        parameters = [*own[:at], *map(_parameter, FLAGS), *own[at:]]
+        parameters = [*own[:at], *(_parameter(flag, flag.path in several) for flag in FLAGS), *own[at:]]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
@@ -137,7 +160,16 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return {flag.path: flag.read(value) for flag, value in found.items() if value not in (None, [])}
 
 
-def _parameter(flag: Flag) -> inspect.Parameter:
+def typed(given: dict[str, Any], several: Collection[str]) -> dict[str, str]:
+    """Of what was given, the texts of the settings that may have several values; they are taken out of it."""
+    found = {flag: given[flag.parameter] for flag in FLAGS if flag.path in several}
+    given.update((flag.parameter, None) for flag in found)
+    return {flag.path: text or "" for flag, text in found.items()}
+
+
+def _parameter(flag: Flag, has_several: bool) -> inspect.Parameter:
     names = f"{flag.name}/{flag.name.replace('--', '--no-', 1)}" if flag.kind == "switch" else flag.name
-    annotation = Annotated[flag.type | None, typer.Option(names, help=flag.help)]  # type: ignore[name-defined]
+    help_ = "One or several, with commas between." if has_several else flag.help
+    kind = str if has_several else flag.type
+    annotation = Annotated[kind | None, typer.Option(names, help=help_)]  # type: ignore[valid-type]
     return inspect.Parameter(flag.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

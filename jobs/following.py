@@ -61,7 +61,7 @@ class Follower:
             RunFailed: it ended in any other way than finished.
             RunLeft: the person pressed Ctrl-C twice.
         """
-        with _Interrupts() as interrupts:
+        with Interrupts() as interrupts:
             run, finished = self._until_ended(interrupts)
         if run.state != "finished":
             raise _failure(run)
@@ -72,7 +72,7 @@ class Follower:
             self.report(replace(finished, output=str(output)) if output is not None else finished)
         return run
 
-    def _until_ended(self, interrupts: _Interrupts) -> tuple[Run, Finished | None]:
+    def _until_ended(self, interrupts: Interrupts) -> tuple[Run, Finished | None]:
         offset, heeded, finished = self.offset, 0, None
         last: Event | None = None
         while True:
@@ -114,7 +114,7 @@ def wait_until_at_rest(service: Service, run_id: str) -> Run:
     run = service.run(run_id)
     if not run.is_at_rest:
         service.start()
-    with _Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         while not run.is_at_rest:
             interrupts.wait(LOOK_SECONDS)
             if interrupts.count:
@@ -123,7 +123,7 @@ def wait_until_at_rest(service: Service, run_id: str) -> Run:
     return run
 
 
-class _Interrupts:
+class Interrupts:
     """Counts Ctrl-C while the block lasts. The loop acts on the count: a handler must not touch the store."""
 
     def __init__(self) -> None:

@@ -63,6 +63,42 @@ class RunFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetFolder:
+    """One dataset's files: what the person gave us, the rows made of it, and what is known of both."""
+
+    path: Path
+
+    @property
+    def records(self) -> Path:
+        return self.path / "records.jsonl"
+
+    @property
+    def about(self) -> Path:
+        return self.path / "about.json"
+
+    @property
+    def health(self) -> Path:
+        return self.path / "health"
+
+    @property
+    def health_summary(self) -> Path:
+        return self.health / "health.json"
+
+    @property
+    def download(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.download")
+
+    @property
+    def tokens(self) -> Path:
+        return self.path / "tokens"
+
+    @property
+    def source(self) -> Path | None:
+        """The file as it was given; none where the rows were made of another dataset's."""
+        return next(self.path.glob("source*"), None)
+
+
+@dataclass(frozen=True, slots=True)
 class Home:
     """The folder that holds the workbench's state."""
 
@@ -85,6 +121,10 @@ class Home:
         return self.path / "chat.log"
 
     @property
+    def model_folders(self) -> Path:
+        return self.path / "model_folders.json"
+
+    @property
     def exports(self) -> Path:
         return self.path / "exports"
 
@@ -93,16 +133,20 @@ class Home:
         return self.path / "datasets"
 
     @property
+    def probes(self) -> Path:
+        return self.path / "probes"
+
+    @property
     def runs(self) -> Path:
         return self.path / "runs"
 
-    def dataset(self, dataset_id: str) -> Path:
+    def dataset(self, dataset_id: str) -> DatasetFolder:
         """The folder of one dataset. The id comes from the store, never from a request."""
-        return self.datasets / dataset_id
+        return DatasetFolder(self.datasets / dataset_id)
 
     def records(self, dataset_id: str) -> Path:
         """The dataset's rows as the engine reads them."""
-        return self.dataset(dataset_id) / "records.jsonl"
+        return self.dataset(dataset_id).records
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of one run. The id comes from the store, never from a request."""

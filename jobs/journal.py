@@ -70,11 +70,12 @@ def read_events(path: Path, offset: int = 0) -> tuple[tuple[Event, ...], int]:
     except FileNotFoundError:
         return (), offset
     whole = new[: new.rfind(b"\n") + 1]
-    events = tuple(event for line in whole.split(b"\n") if line and (event := _parse(line)) is not None)
+    events = tuple(event for line in whole.split(b"\n") if line and (event := parse_event(line)) is not None)
     return events, offset + len(whole)
 
 
-def _parse(line: bytes) -> Event | None:
+def parse_event(line: bytes) -> Event | None:
+    """The event in a line; None where it holds none."""
     try:
         return from_json(line)
     except ValidationError:

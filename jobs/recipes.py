@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from core.config import RunConfig, parse
 from core.errors import ConfigError
+from core.settings_file import LARGEST, SettingsText, read_settings
 from jobs.names import file_title
 
 TO_BE_READ = "to-be-read"
@@ -33,7 +32,8 @@ def read_recipe(file: Path | None, flags: Mapping[str, Any], data: Path | None) 
     Raises:
         ConfigError: the file is no YAML mapping, a setting is unknown or outside its range, or no data is named.
     """
-    values = _read_yaml(file) if file is not None else {}
+    read = _read_file(file) if file is not None else SettingsText(values={}, lines={})
+    values = read.values
     given = dict(flags)
     if "optim.epochs" in given:
         if "optim.steps" in given:
@@ -47,25 +47,20 @@ def read_recipe(file: Path | None, flags: Mapping[str, Any], data: Path | None) 
     elif not isinstance(values.get("data"), dict) or "dataset_id" not in values["data"]:
         raise ConfigError("There is nothing to train on", hint="Give --data FILE", field="data.dataset_id")
     values.setdefault("name", "run")
-    return Recipe(config=parse(values), data=data, names_task="task" in values)
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config = parse(values)
+    except ConfigError as error:
+        raise error if error.field in given else read.located(error) from None
+    return Recipe(config=config, data=data, names_task="task" in values)
+
+
+def _read_file(file: Path) -> SettingsText:
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(LARGEST + 1)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read", error.strerror or "", "Check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{file} is not YAML", where, "Correct it, or leave --config out") from error
-    except RecursionError:
-        raise ConfigError(f"{file} has too many levels", hint="Settings have two; correct it") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} holds no settings", hint="Write them as NAME: VALUE, one a line")
-    return values
+    return read_settings(content, str(file))
 
 
 def _put(values: dict[str, Any], dotted: str, value: Any) -> None:

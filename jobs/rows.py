@@ -81,6 +81,8 @@ def run_of(row: RowMapping) -> Run:
         wish=row["wish"] if row["state"] in ("queued", *ACTIVE_STATES) else None,
         error=problem,
         adapter_id=row["adapter_id"],
+        group=row["group"],
+        eval_loss=row["eval_loss"],
     )
 
 

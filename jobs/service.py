@@ -6,41 +6,45 @@ ask at once, and an answer never depends on who started a run.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from core.config import RunConfig, Task, to_dict
+from core.config import RunConfig, Task
 from core.data.records import Record
-from core.durable import flush
 from core.errors import RunError, UserError
 from core.events import Event
 from core.generate.requests import Delta, Sampling
 from core.models.catalogue import default_models_root
-from jobs import bases, estimates, lists
+from jobs import estimates, lists, module_tree, sweeps
 from jobs.adapters import write_zip
-from jobs.blueprint import with_layers
 from jobs.chats import Chats
+from jobs.costs import Cost, Memory
 from jobs.datasets import Datasets, examples
 from jobs.exports import export_in_child
+from jobs.fixes import Fix
 from jobs.flags import FLAGS, Flag
 from jobs.heartbeat import silent_seconds
 from jobs.holding import holding
 from jobs.home import open_home
-from jobs.ids import new_id
+from jobs.intakes import Intake
 from jobs.journal import read_events, write_wish
 from jobs.launchers.local import LocalLauncher, child_environment
 from jobs.logs import tail
 from jobs.machine import describe_machine, devices
+from jobs.models import ModelChoice, ModelFacts, Models
+from jobs.module_tree import Node
 from jobs.names import checked_name
-from jobs.room import needed_bytes, require_room
+from jobs.probes import ProbeView
+from jobs.room import require_room
 from jobs.scheduler import Scheduler
 from jobs.states import ACTIVE_STATES, ENDED_STATES, RESUMABLE_STATES, RunState, Wish
 from jobs.store import Store
+from jobs.submission import Submission
+from jobs.taking_in import About, Guess
 from jobs.tasks import check_task, task_of
+from jobs.token_profiles import TokenProfiles, TokenProfileView
 from jobs.users import Users
 from jobs.views import (
     Adapter,
@@ -61,16 +65,27 @@ __all__ = [
     "ENDED_STATES",
     "FLAGS",
     "RESUMABLE_STATES",
+    "About",
+    "Guess",
+    "Intake",
+    "TokenProfileView",
     "Adapter",
     "ChatUpdate",
+    "Cost",
     "Dataset",
     "Delta",
     "Estimate",
     "Example",
+    "Fix",
     "Flag",
     "Machine",
+    "Memory",
     "ModelCard",
+    "ModelChoice",
+    "ModelFacts",
+    "Node",
     "Pane",
+    "ProbeView",
     "Run",
     "RunProblem",
     "RunState",
@@ -78,6 +93,8 @@ __all__ = [
     "UserError",
     "Waiting",
     "lists",
+    "module_tree",
+    "sweeps",
 ]
 
 
@@ -97,12 +114,16 @@ class Service:
         self.home = self._home.path
         self._models_root = (models_root or default_models_root()).resolve()
         self._store = Store(self._home)
-        self._datasets = Datasets(self._home, self._store)
         self._environment = child_environment(self._models_root)
+        self.data = Datasets(self._home, self._store, self._environment)
+        self.tokens = TokenProfiles(self._home, self._store, self._models_root, self._environment)
         self._chats = Chats(self._store, self._models_root, self._home.chat_log, self._environment)
         launcher = LocalLauncher(self._environment)
         self.users = Users(self._store)
+        self.models = Models(self._home, self._store, self._models_root)
         self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._chats.leave)
+        self._submission = Submission(self._store, self._models_root, self.check_task, self._scheduler.wake)
+        self.sweeps = sweeps.Sweeps(self._store, self._models_root, self._submission, self._ask_to_end)
 
     def held(self) -> AbstractContextManager[Callable[[str], None]]:
         """For an app, while it serves: no other may have the same home folder. It gets a function to tell others at
@@ -125,6 +146,8 @@ class Service:
         """End the scheduler and the chat process. Runs go on."""
         self._scheduler.close()
         self._chats.close()
+        self.data.close()
+        self.tokens.close()
         self._store.close()
 
     # -- datasets ------------------------------------------------------------------------------------------------
@@ -140,7 +163,7 @@ class Service:
             DataError: no dataset can be read from it.
             ConfigError: the name cannot be used.
         """
-        return self._datasets.add(path, name, skip_bad_rows)
+        return self.data.add(path, name, skip_bad_rows)
 
     def add_example(self, key: str) -> Dataset:
         """The dataset made of an example; the same one each time.
@@ -148,7 +171,7 @@ class Service:
         Raises:
             NotFound: there is no such example.
         """
-        return self._datasets.add_example(key)
+        return self.data.add_example(key)
 
     def datasets(self) -> tuple[Dataset, ...]:
         """Newest first."""
@@ -164,7 +187,7 @@ class Service:
         Raises:
             NotFound: there is no such dataset.
         """
-        return self._datasets.preview(dataset_id, limit)
+        return self.data.rows(dataset_id, 0, limit)
 
     def task_of(self, dataset_id: str) -> Task:
         """What a model can learn from the dataset.
@@ -186,16 +209,8 @@ class Service:
     # -- models --------------------------------------------------------------------------------------------------
 
     def inspect_model(self, ref: str) -> ModelCard:
-        """What can be adapted in a base model; without numbers while it is not on this machine. One that was trained
-        here goes by the name of its run.
-
-        Raises:
-            ModelError: there is no such model, or its files are broken.
-        """
-        card = with_layers(bases.inspect_model(ref, self._models_root))
-        names = {model.path: model.name for model in self.trained_models()}
-        title = names.get(card.source.folder or Path(), card.source.title)
-        return replace(card, source=replace(card.source, title=title))
+        """What can be adapted in a base model, as `Models.card` says. Raises: ModelError."""
+        return self.models.card(ref)
 
     def estimate(self, config: RunConfig) -> Estimate | None:
         """What a config would train and write; None while its base model is not on this machine.
@@ -216,27 +231,7 @@ class Service:
             ConfigError, ModelError: as `check_task` and `estimate`.
             RunError: the disk has no room for it.
         """
-        if key is not None and (known := self._store.run_submitted_as(key)) is not None:
-            return known
-        self.check_task(config)
-        config = bases.with_absolute_base(config, self._models_root)
-        estimate = estimates.estimate(config, self._models_root)
-        if estimate is not None:
-            require_room(self._home, "The run", needed_bytes(config, estimate))
-        run_id = new_id()
-        folder = self._home.run(run_id)
-        folder.path.mkdir()
-        folder.config.write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
-        flush([folder.config, folder.path, self._home.runs])
-        try:
-            run = self._store.add_run(run_id, config, key)
-        except BaseException:
-            shutil.rmtree(folder.path, ignore_errors=True)
-            raise
-        if run.id != run_id:  # the same key, submitted at the same moment
-            shutil.rmtree(folder.path, ignore_errors=True)
-        self._scheduler.wake()
-        return run
+        return self._submission.queue([config], key)[0]
 
     def runs(self) -> tuple[Run, ...]:
         """Newest first."""

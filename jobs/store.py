@@ -8,23 +8,23 @@ first to see its end wins, and the second finds it ended.
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, delete, insert, select, update
 
 from core.config import RunConfig, to_dict
 from core.errors import NotFound, RunError
-from jobs import states, tables
+from jobs import queueing, states, tables
 from jobs.database import Database
 from jobs.home import Home
 from jobs.ids import new_id
 from jobs.launchers.local import Worker
 from jobs.machine import CPU
+from jobs.queueing import one
 from jobs.rows import Attempt, adapter_of, attempt_of, dataset_of, run_of
-from jobs.states import ACTIVE_STATES, Move, Outcome, RunState, Wish
+from jobs.states import Move, Outcome, RunState, Wish
 from jobs.views import Adapter, Dataset, Run, RunProblem
 
 
@@ -55,10 +55,10 @@ class Store:
     def add_dataset(self, values: dict[str, Any]) -> Dataset:
         """Register a dataset whose folder is in place; a known `example_key` gives the dataset that is there."""
         with self._database.write() as connection:
-            known = _one(connection, select(tables.datasets).filter_by(example_key=values.get("example_key")))
+            known = one(connection, select(tables.datasets).filter_by(example_key=values.get("example_key")))
             if values.get("example_key") is None or known is None:
                 connection.execute(insert(tables.datasets).values(created_at=self._clock(), **values))
-                known = _one(connection, select(tables.datasets).filter_by(id=values["id"]))
+                known = one(connection, select(tables.datasets).filter_by(id=values["id"]))
         assert known is not None
         return dataset_of(known)
 
@@ -77,30 +77,55 @@ class Store:
     def example_dataset(self, example_key: str) -> Dataset | None:
         """The dataset that was made of this example, if there is one."""
         with self._database.read() as connection:
-            row = _one(connection, select(tables.datasets).filter_by(example_key=example_key))
+            row = one(connection, select(tables.datasets).filter_by(example_key=example_key))
             return dataset_of(row) if row is not None else None
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
     def add_run(self, run_id: str, config: RunConfig, key: str | None) -> Run:
         """Queue a run whose folder is in place, or give the run that was submitted under `key` before."""
-        now = self._clock()
-        with self._database.write() as connection:
-            known = _one(connection, _RUNS.where(tables.runs.c.submit_key == key)) if key is not None else None
-            if known is not None:
-                return run_of(known)
-            values: dict[str, Any] = {"id": run_id, "submit_key": key, "state": "queued"}
-            text = json.dumps(to_dict(config))
-            values |= {"dataset_id": config.data.dataset_id, "created_at": now}
-            values["queued_at"] = _at_the_end(connection, now)
-            connection.execute(insert(tables.runs).values(config=text, **values))
-        return self.run(run_id)
+        return self.add_runs({run_id: config}, key)[0]
 
-    def run_submitted_as(self, key: str) -> Run | None:
-        """The run that was submitted under `key`, if there is one."""
+    def add_runs(self, configs: Mapping[str, RunConfig], key: str | None, group: str | None = None) -> tuple[Run, ...]:
+        """Queue all of these runs, by their ids, one behind the other; their folders are in place. Or give those that
+        were submitted under `key` before.
+        """
+        with self._database.write() as connection:
+            known = _submitted_as(connection, key)
+            if known:
+                return known
+            times = queueing.apart([self._clock()] * len(configs))
+            for (run_id, config), now in zip(configs.items(), times, strict=True):
+                values: dict[str, Any] = {"id": run_id, "submit_key": key, "state": "queued", "group": group}
+                values |= {"dataset_id": config.data.dataset_id, "created_at": now}
+                values["queued_at"] = queueing.at_the_end(connection, now)
+                connection.execute(insert(tables.runs).values(config=json.dumps(to_dict(config)), **values))
+                key = None  # the first stands for all
+        return tuple(map(self.run, configs))
+
+    def submitted_as(self, key: str | None) -> tuple[Run, ...]:
+        """What was submitted under `key`: a run, or a group of them in their order; nothing where there is neither."""
         with self._database.read() as connection:
-            row = _one(connection, _RUNS.where(tables.runs.c.submit_key == key))
-            return run_of(row) if row is not None else None
+            return _submitted_as(connection, key)
+
+    def group(self, group: str) -> tuple[Run, ...]:
+        """The runs of a group, as they were queued.
+
+        Raises:
+            NotFound: there is no such group.
+        """
+        with self._database.read() as connection:
+            runs = _in_group(connection, group)
+        if not runs:
+            raise NotFound(f"There is no group {group}", hint="List the runs to see their groups")
+        return runs
+
+    def cancel_waiting(self, group: str) -> int:
+        """Give up those runs of a group that wait, all at once; how many these were."""
+        move, values = states.AT_ONCE["keep"], _ending(None, self._clock())
+        with self._database.write() as connection:
+            change = update(tables.runs).where(tables.runs.c.group == group, tables.runs.c.state.in_(move.sources))
+            return connection.execute(change.values(state=move.target, **values)).rowcount
 
     def runs(self) -> tuple[Run, ...]:
         """Newest first."""
@@ -119,24 +144,24 @@ class Store:
     def active_runs(self) -> tuple[Run, ...]:
         """The runs that hold a device."""
         with self._database.read() as connection:
-            return tuple(run_of(row) for row in connection.execute(_RUNS.where(_IS_ACTIVE)).mappings())
+            return tuple(run_of(row) for row in connection.execute(_RUNS.where(queueing.IS_ACTIVE)).mappings())
 
     def queue(self) -> tuple[Run, ...]:
         """The runs that wait, the next one first."""
         with self._database.read() as connection:
-            waiting = _RUNS.filter(tables.runs.c.state == "queued").order_by(*_QUEUE)
+            waiting = _RUNS.filter(tables.runs.c.state == "queued").order_by(*queueing.QUEUE)
             return tuple(run_of(row) for row in connection.execute(waiting).mappings())
 
     def free_devices(self, devices: Sequence[str]) -> tuple[str, ...]:
         """Those of `devices` that have no run."""
         with self._database.read() as connection:
-            return _free(connection, devices)
+            return queueing.free(connection, devices)
 
     def next_device(self, devices: Sequence[str]) -> str | None:
         """One of `devices` that is free while a run waits; only a hint, since another process may be faster."""
         with self._database.read() as connection:
-            free = _free(connection, devices)
-            return free[0] if free and _one(connection, _WAITING) is not None else None
+            free = queueing.free(connection, devices)
+            return free[0] if free and one(connection, queueing.WAITING) is not None else None
 
     def reorder(self, run_id: str, by: int) -> None:
         """Let a waiting run go so many places back in the queue, or forward where `by` is below 0. It becomes as urgent
@@ -147,7 +172,7 @@ class Store:
             RunError: it does not wait.
         """
         with self._database.write() as connection:
-            rows = list(connection.execute(_WAITING).mappings())
+            rows = list(connection.execute(queueing.WAITING).mappings())
             place = next((place for place, row in enumerate(rows) if row["id"] == run_id), None)
             if place is not None:
                 times = sorted(row["queued_at"] for row in rows)
@@ -157,7 +182,7 @@ class Store:
                 priority = max([moved["priority"], *passed]) if by < 0 else min([moved["priority"], *passed])
                 rows.insert(target, moved)
                 connection.execute(update(tables.runs).filter_by(id=run_id).values(priority=priority))
-                for row, queued_at in zip(rows, _apart(times), strict=True):
+                for row, queued_at in zip(rows, queueing.apart(times), strict=True):
                     connection.execute(update(tables.runs).filter_by(id=row["id"]).values(queued_at=queued_at))
                 return
         run = self.run(run_id)
@@ -181,7 +206,7 @@ class Store:
         the same run. What it started must wait for word before it acts: only once this returns is the start on record.
         """
         with self._database.write() as connection:
-            free, row = _free(connection, devices), _one(connection, _WAITING)
+            free, row = queueing.free(connection, devices), one(connection, queueing.WAITING)
             if row is None or not free:
                 return None
             events = self.home.run(row["id"]).events
@@ -199,7 +224,7 @@ class Store:
     def attempts(self) -> tuple[Attempt, ...]:
         """Every active run's attempt."""
         with self._database.read() as connection:
-            rows = connection.execute(select(tables.runs).where(_IS_ACTIVE)).mappings()
+            rows = connection.execute(select(tables.runs).where(queueing.IS_ACTIVE)).mappings()
             return tuple(attempt_of(row) for row in rows)
 
     def begin_steps(self, attempt: Attempt) -> None:
@@ -262,7 +287,7 @@ class Store:
         fresh: dict[str, Any] = {"ended_at": None, "wish": wish, "pid": None, "birth": None}
         fresh |= {"error_title": None, "error_detail": None, "error_hint": None}
         with self._database.write() as connection:
-            fresh["queued_at"] = _at_the_end(connection, self._clock())
+            fresh["queued_at"] = queueing.at_the_end(connection, self._clock())
             moved = _move(connection, run_id, states.REQUEUE, fresh)
         run = self.run(run_id)
         if not moved:
@@ -314,14 +339,15 @@ class Store:
 
     def _find(self, query: Select[Any], kind: str, wanted: str) -> RowMapping:
         with self._database.read() as connection:
-            row = _one(connection, query)
+            row = one(connection, query)
         if row is None:
             raise NotFound(f"There is no {kind} {wanted}", hint=f"List the {kind}s to see their ids")
         return row
 
 
 _RUNS = (
-    select(tables.runs, tables.datasets.c.name.label("dataset_name"), tables.adapters.c.id.label("adapter_id"))
+    select(tables.runs, tables.datasets.c.name.label("dataset_name"))
+    .add_columns(tables.adapters.c.id.label("adapter_id"), tables.adapters.c.eval_loss)
     .join(tables.datasets, tables.runs.c.dataset_id == tables.datasets.c.id)
     .outerjoin(tables.adapters, tables.adapters.c.run_id == tables.runs.c.id)
 )
@@ -330,33 +356,17 @@ _ADAPTERS = select(tables.adapters, tables.runs.c.config).outerjoin(
     tables.runs, tables.adapters.c.run_id == tables.runs.c.id
 )
 
-_IS_ACTIVE = tables.runs.c.state.in_(ACTIVE_STATES)
-_QUEUE = (tables.runs.c.priority.desc(), tables.runs.c.queued_at, tables.runs.c.id)
-_WAITING = select(tables.runs).filter_by(state="queued").order_by(*_QUEUE)
+
+def _submitted_as(connection: Connection, key: str | None) -> tuple[Run, ...]:
+    row = None if key is None else one(connection, _RUNS.where(tables.runs.c.submit_key == key))
+    if row is None:
+        return ()
+    return (run_of(row),) if row["group"] is None else _in_group(connection, row["group"])
 
 
-def _apart(times: Sequence[float]) -> Iterator[float]:
-    """`times`, which ascend, each later than the one before."""
-    last = -math.inf
-    for time_ in times:
-        last = max(time_, math.nextafter(last, math.inf))
-        yield last
-
-
-def _at_the_end(connection: Connection, now: float) -> float:
-    """When a run is queued that is: now, but behind all that wait, though somebody has set the clock back."""
-    last = connection.execute(select(func.max(tables.runs.c.queued_at)).filter_by(state="queued")).scalar()
-    return now if last is None else max(now, math.nextafter(last, math.inf))
-
-
-def _free(connection: Connection, devices: Sequence[str]) -> tuple[str, ...]:
-    """Those of `devices` that have no run; none while an older workbench's run is active, which had no device."""
-    taken = set(connection.execute(select(tables.runs.c.device).where(_IS_ACTIVE)).scalars())
-    return tuple(device for device in devices if device not in taken) if None not in taken else ()
-
-
-def _one(connection: Connection, query: Select[Any]) -> RowMapping | None:
-    return connection.execute(query.limit(1)).mappings().first()
+def _in_group(connection: Connection, group: str) -> tuple[Run, ...]:
+    rows = connection.execute(_RUNS.where(tables.runs.c.group == group).order_by(tables.runs.c.created_at)).mappings()
+    return tuple(map(run_of, rows))
 
 
 def _move(

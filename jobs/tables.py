@@ -17,6 +17,8 @@ datasets = Table(
     Column("row_format", Text, nullable=False),
     Column("skipped", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("parent_id", Text),
+    Column("version", Integer, nullable=False, server_default="1"),
 )
 
 runs = Table(
@@ -39,6 +41,7 @@ runs = Table(
     Column("wish", Text),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("device", Text),
+    Column("group", Text, index=True),
     Column("error_title", Text),
     Column("error_detail", Text),
     Column("error_hint", Text),

@@ -26,8 +26,9 @@ class RunProblem:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run as the store knows it. Its events and log are asked for apart. `wish` is how a run that waits or is
-    carried out is to end, where somebody has said so. Only where one run is asked for: `silent_seconds` is how long its
-    worker has not been heard of, if that is too long, and `checkpoint_step` where a run at rest can go on.
+    carried out is to end, where somebody has said so, `group` the sweep that it belongs to, and `eval_loss` what it
+    came to on rows it never saw, once it has finished. Only where one run is asked for: `silent_seconds` is how long
+    its worker has not been heard of, if that is too long, and `checkpoint_step` where a run at rest can go on.
     """
 
     id: str
@@ -44,6 +45,8 @@ class Run:
     wish: Wish | None = None
     error: RunProblem | None = None
     adapter_id: str | None = None
+    group: str | None = None
+    eval_loss: float | None = None
     silent_seconds: float | None = None
     checkpoint_step: int | None = None
 
@@ -60,7 +63,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A file that was read and kept. `skipped` counts rows that were left out with the user's consent."""
+    """A file that was read and kept. `skipped` counts rows that were left out with the user's consent. What was made of
+    the dataset `parent_id`, by taking rows out, is a later `version` of it.
+    """
 
     id: str
     name: str
@@ -69,6 +74,8 @@ class Dataset:
     row_format: str
     skipped: int
     created_at: datetime
+    parent_id: str | None = None
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ A reader runs in a process of its own, which is begun anew where an input kills 
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import json
 import os
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import types
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -69,7 +71,32 @@ def dataset_seeds() -> dict[str, list[bytes]]:
         ".tsv": [csv.replace(",", "\t").encode()],
         ".txt": [b"One passage.\n\nAnother one.\n", "Ein Maß für Größe\n".encode("latin-1")],
         ".parquet": [_parquet(pairs), _parquet(labels)],
+        ".jsonl.gz": [gzip.compress(text.encode(), 0) for text in lines[0]],
+        ".zip": [_zipped({"a.jsonl": lines[0][0], "README.md": "x"}), _zipped({"a.txt": "One.\n", "b.md": "Two.\n"})],
+        ".xlsx": [_workbook(pairs)],
     }
+
+
+def _zipped(files: dict[str, str]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return out.getvalue()
+
+
+def _workbook(rows: list[dict[str, str]]) -> bytes:
+    """Unpacked, so that what is damaged is the sheet and not its checksum alone."""
+    from openpyxl import Workbook
+
+    book, packed, out = Workbook(), io.BytesIO(), io.BytesIO()
+    for row in ([*rows[0]], *([*row.values()] for row in rows)):
+        book.active.append(row)
+    book.save(packed)
+    with zipfile.ZipFile(packed) as source, zipfile.ZipFile(out, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    return out.getvalue()
 
 
 def _parquet(rows: list[dict[str, str]]) -> bytes:

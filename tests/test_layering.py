@@ -21,9 +21,19 @@ UI_LEAVES = {
     "core.errors",
     "core.config",
     "core.events",
+    "core.data.named_templates",
+    "core.data.health",
+    "core.data.converting",
+    "core.data.mapping",
     "core.data.records",
+    "core.data.rows",
+    "core.data.token_profile",
+    "core.data.token_view",
     "core.models.shapes",
     "core.models.targets",
+    "core.settings_file",
+    "core.suggest",
+    "core.sweep",
 }
 HEAVY = ("torch", "transformers", "bitsandbytes")
 FORBIDDEN_CALLS = {"torch.load", "pickle.load", "pickle.loads", "eval", "exec", "os.system"}

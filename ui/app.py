@@ -155,7 +155,12 @@ def _head() -> str:
     return (
         f'<link rel="icon" type="image/svg+xml" href="{addresses.static("icon.svg")}">'
         f'<link rel="stylesheet" href="{addresses.static("style.css")}">'
+        f'<link rel="stylesheet" href="{addresses.static("settings.css")}">'
+        f'<link rel="stylesheet" href="{addresses.static("sweep.css")}">'
+        f'<link rel="stylesheet" href="{addresses.static("data.css")}">'
         f'<script src="{addresses.static("client.js")}" defer></script>'
+        f'<script src="{addresses.static("data.js")}" defer></script>'
+        f'<script src="{addresses.static("settings.js")}" defer></script>'
     )
 
 

@@ -11,20 +11,26 @@ colors are Okabe and Ito's, which color-blind people can tell apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, cycle
+from statistics import mean, stdev
 from typing import Any, TypeAlias
 
 import gradio as gr
 import orjson
 
+from core.sweep import RANK, TARGETS, value_of
+from jobs.service import sweeps
 from ui import addresses
+from ui.settings import by_path
 from ui.story import Curve, Story
 
 Figure: TypeAlias = dict[str, Any]
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#2f80c2", "#e08a00", "#009e73", "#c66a9b", "#56b4e9", "#d55e00"
 GRAY = "#8a938f"
+SERIES = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GRAY)
 HEIGHT = 272  # as .plot in style.css
+HEAD = f'<script src="{addresses.PREFIX}{addresses.PLOTLY}"></script>'  # what each component that draws asks for
 
 _CLEAR = "rgba(0,0,0,0)"
 _AXIS = {
@@ -66,7 +72,7 @@ def chart(elem_id: str, title: str) -> gr.HTML:
         None,
         html_template=f'<h3>{title}</h3><div class="plot" role="img" aria-label="{title}"></div>',
         js_on_load=_SCRIPT,
-        head=f'<script src="{addresses.PREFIX}{addresses.PLOTLY}"></script>',
+        head=HEAD,
         elem_id=elem_id,
         elem_classes=["chart"],
         apply_default_css=False,
@@ -124,13 +130,67 @@ def speed(story: Story, run_id: str) -> Figure:
     return _figure(series, run_id, story, y_format=",.0f", from_zero=True, has_legend=False)
 
 
+def axis_of(group: sweeps.Group) -> str:
+    """What a chart of the group has across: of the settings that vary, seeds aside, a number if there is one, and of
+    these the one with the most values.
+    """
+    different = {path: len({repr(value_of(outcome.run.config, path)) for outcome in group.outcomes})
+                 for path in _free(group)}  # fmt: skip
+    return max(different, key=lambda path: (path != TARGETS, different[path]), default=sweeps.SEED)
+
+
+def side_by_side(group: sweeps.Group) -> Figure | None:
+    """Held-out loss of a group's runs over what varies most, a line for each choice of the rest, with bars for what
+    seeds make of it; None before two runs have finished.
+    """
+    done = [outcome for outcome in group.outcomes if outcome.run.eval_loss is not None]
+    if len(done) < 2 or not group.axes:
+        return None
+    across = axis_of(group)
+    place, rest = group.axes.index(across), [path for path in _free(group) if path != across]
+    points: dict[str, dict[str, list[float]]] = {}
+    for outcome in done:
+        values = dict(zip(group.axes, outcome.values, strict=True))
+        line = points.setdefault(", ".join(values[path] for path in rest) or "held-out loss", {})
+        line.setdefault(outcome.values[place], []).append(outcome.run.eval_loss or 0.0)
+    names = list(dict.fromkeys(outcome.values[place] for outcome in group.outcomes))
+    series = [_means(*item, names, color) for item, color in zip(points.items(), cycle(SERIES), strict=False)]
+    setting = by_path(across)
+    title = {"text": (setting.label if setting else across).lower(), "standoff": 6, "font": {"size": 12}}
+    layout = {
+        **_LAYOUT,
+        "hovermode": "closest",
+        "uirevision": group.id,
+        "showlegend": 1 < len(series) <= len(SERIES),
+        "xaxis": {**_AXIS, "type": "category", "categoryarray": names, "showgrid": False, "title": title},
+        "yaxis": {**_AXIS, "hoverformat": ".3f", "nticks": 6},
+    }
+    return {"data": series, "layout": layout}
+
+
+def _free(group: sweeps.Group) -> list[str]:
+    """What varies beside the seed; a rank that targets decide, as within a budget, does not vary by itself."""
+    pairs = {(outcome.run.config.lora.targets, outcome.run.config.lora.rank) for outcome in group.outcomes}
+    follows = TARGETS in group.axes and len(pairs) == len({targets for targets, _ in pairs})
+    return [path for path in group.axes if path != sweeps.SEED and not (follows and path == RANK)]
+
+
+def _means(name: str, line: dict[str, list[float]], order: Sequence[str], color: str) -> Figure:
+    """The mean at each value, with the standard deviation where there are several."""
+    there = [value for value in order if value in line]
+    spread = [stdev(line[value]) if len(line[value]) > 1 else 0.0 for value in there]
+    drawn = _line(name, there, [mean(line[value]) for value in there], color, mode="lines+markers")
+    bars = {"type": "data", "array": [float(f"{value:.6g}") for value in spread], "visible": any(spread)}
+    return {**drawn, "error_y": {**bars, "thickness": 1.2, "width": 5}}
+
+
 def _bytes(name: str, curve: Curve, color: str) -> Figure:
     return _line(name, curve.x, [value / 1e9 for value in curve.y], color)
 
 
 def _line(
     name: str,
-    x: Sequence[float],
+    x: Sequence[float] | Sequence[str],
     y: Sequence[float],
     color: str,
     *,

@@ -6,6 +6,7 @@ way. A setting that means nothing to the chosen method keeps its default. A `Con
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,12 +27,16 @@ from ui.settings import (
     MORE_TARGETS,
     SETTINGS,
     TARGETS,
+    TASK,
     TYPED_KINDS,
     Setting,
     by_path,
 )
 
-__all__ = ["MORE_TARGETS", "SETTINGS", "TARGETS", "Setting", "by_path", "changed", "config", "values", "widget"]
+__all__ = [
+    "MORE_TARGETS", "SETTINGS", "TARGETS", "Setting", "bare", "by_path", "changed", "config", "differing",
+    "standard_words", "standards", "values", "widget",
+]  # fmt: skip
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "layers": lists.read_layers,
@@ -50,14 +55,25 @@ _LONGEST_TEXT = 20_000
 
 def default(path: str) -> Any:
     """What `RunConfig` takes where nothing is said."""
-    return () if path == MORE_TARGETS else at(to_dict(parse({"name": "x", "data": {"dataset_id": "x"}})), path)
+    return () if path == MORE_TARGETS else at(_standard_values(), path)
+
+
+@functools.cache
+def _standard_values() -> dict[str, Any]:
+    """A run of which nothing was said, as nested values; not to be changed."""
+    return to_dict(_standard_run())
+
+
+@functools.cache
+def _standard_run() -> RunConfig:
+    return parse({"name": "x", "data": {"dataset_id": "x"}})
 
 
 def widget(setting: Setting) -> Component:
     """The widget of one setting, showing the default."""
     common = {
-        "label": setting.label,
-        "info": setting.hint,
+        "label": setting.title,
+        "info": with_standard(setting, setting.hint),
         "elem_id": setting.elem_id,
         "interactive": True,
         "elem_classes": classes(setting),
@@ -67,7 +83,7 @@ def widget(setting: Setting) -> Component:
         return gr.Slider(setting.minimum, setting.maximum, start, step=setting.step, buttons=[], **common)
     if setting.kind == "choice":
         return gr.Radio(list(setting.choices), value=start, **common)
-    if setting.kind == "menu":
+    if setting.kind in ("menu", "optional menu"):
         return gr.Dropdown(list(setting.choices), value=start, filterable=False, **common)
     if setting.kind == "toggle":
         return gr.Checkbox(start, **common)
@@ -92,6 +108,36 @@ def hint(setting: Setting, card: ModelCard | None, method: str) -> str:
     return setting.hint
 
 
+def with_standard(setting: Setting, words: str) -> str:
+    """`words`, then the standard value; its unit is in the label."""
+    return f"{words}. Standard: {standard_words(setting)}"
+
+
+def standard_words(setting: Setting) -> str:
+    """The setting's standard value as one reads it: `8`, `16-bit`, `off`, `by epochs`."""
+    value = default(setting.path)
+    if setting.unset and value in (None, "", (), {}, (AUTO_TARGETS,)) or setting.path == TASK:
+        return setting.unset
+    if setting.kind == "toggle":
+        return "on" if value else "off"
+    named = {choice: words for words, choice in setting.choices}
+    return named[value] if value in named else text.number(value)
+
+
+def standards(shapes: Sequence[LinearShape]) -> dict[str, Any]:
+    """What each widget shows for a run of which nothing was said, on a model with those linear layers."""
+    return values(_standard_run(), shapes)
+
+
+def differing(form: Mapping[str, Any], shapes: Sequence[LinearShape]) -> tuple[Setting, ...]:
+    """The settings whose widgets show something else than the standard, valid or not. Those that the method has no use
+    for are not among them, and neither is the task, which follows from the dataset.
+    """
+    standard = standards(shapes)
+    rows = (row for row in SETTINGS if row.path != TASK and applies(row, form[METHOD]))
+    return tuple(row for row in rows if bare(form[row.path]) != bare(standard[row.path]))
+
+
 def classes(setting: Setting) -> list[str]:
     """The style classes of the setting's widget."""
     return ["segmented"] if setting.kind == "choice" else []
@@ -113,9 +159,9 @@ def config(
     nested: dict[str, Any] = {"name": name, "base_model": base_model, "data": {"dataset_id": dataset_id}}
     for setting in SETTINGS:
         if applies(setting, form[METHOD]) and setting.path not in (TARGETS, MORE_TARGETS):
-            _put(nested, setting.path, _read(setting, form[setting.path]))
+            put(nested, setting.path, _read(setting, form[setting.path]))
     if form[METHOD] in ADAPTER_ONLY:
-        _put(nested, TARGETS, _chosen_targets(form[TARGETS], lists.read_names(form[MORE_TARGETS] or ""), shapes))
+        put(nested, TARGETS, _chosen_targets(form[TARGETS], lists.read_names(form[MORE_TARGETS] or ""), shapes))
     return parse(nested)
 
 
@@ -163,7 +209,7 @@ def _read(setting: Setting, value: Any) -> Any:
             return _READERS[setting.kind](str(value or ""))
         except ConfigError as error:
             raise ConfigError(error.title, error.detail, error.hint, field=setting.path) from None
-    if setting.kind == "optional number":
+    if setting.kind in ("optional number", "optional menu"):
         return str(value or "").strip() or None
     if value is None:
         raise ConfigError(f"{setting.label} is empty", hint="Give it a value", field=setting.path)
@@ -176,7 +222,14 @@ def _shown(setting: Setting, value: Any) -> Any:
         return _WRITERS[setting.kind](value)
     if setting.kind == "optional number":
         return "" if value is None else text.number(value)
-    return value
+    return "" if setting.kind == "optional menu" and value is None else value
+
+
+def bare(value: Any) -> Any:
+    """A widget's value without what makes no difference: blanks around it, the order of boxes."""
+    if isinstance(value, str):
+        return value.strip()
+    return frozenset(value) if isinstance(value, list | tuple) else value
 
 
 def _listed_targets(targets: tuple[str, ...], shapes: Sequence[LinearShape]) -> tuple[str, ...]:
@@ -203,7 +256,8 @@ def at(nested: Mapping[str, Any], path: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _put(nested: dict[str, Any], path: str, value: Any) -> None:
+def put(nested: dict[str, Any], path: str, value: Any) -> None:
+    """Set what stands at `path`."""
     *parents, leaf = path.split(".")
     for part in parents:
         nested = nested.setdefault(part, {})

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from core.adapters.peft_settings import BITFIT, PeftSettings, read_settings
 from core.adapters.peft_tensors import WEIGHTS_FILE
 from core.config import STARTER, RunConfig
+from core.data.named_templates import TEMPLATES
 
 CARD = """---
 base_model: {base_model}
@@ -62,8 +63,8 @@ it as `merged`: base and biases as one model."""
 
 STARTER_REMARK = """The starter model is that model with weights that were once rounded to 4 bits (Q4_1); outputs on the
 original weights differ slightly from what the workbench showed."""
-TEMPLATE_REMARK = """It was trained with the workbench's plain chat template (### User, ### Assistant), which is in
-the tokenizer beside it."""
+TEMPLATE_REMARK = """It was trained with {what}, which is in the tokenizer beside it."""
+PLAIN_WORDS = "the workbench's plain chat template (### User, ### Assistant)"
 LOFTQ_REMARK = """It belongs to its base in {bits} bits{kind}: its start (LoftQ) makes up for what quantization took.
 On the base in 16 bits it is not what was trained."""
 PLAIN_REMARK = """It is plain LoRA, which programs other than peft read as it is."""
@@ -153,7 +154,8 @@ def _remarks(config: RunConfig, settings: PeftSettings, has_embedding: bool, has
     if config.base_model == STARTER:
         yield STARTER_REMARK
     if has_tokenizer and not config.lora.new_tokens:
-        yield TEMPLATE_REMARK
+        named = config.data.template
+        yield TEMPLATE_REMARK.format(what=f"the chat template {TEMPLATES[named].title}" if named else PLAIN_WORDS)
     if config.lora.init == "loftq" and settings.kind != BITFIT:
         kind = f" ({config.quant.quant_type} in blocks of {config.quant.block_size})" if config.quant.bits == 4 else ""
         yield LOFTQ_REMARK.format(bits=config.quant.bits, kind=kind)

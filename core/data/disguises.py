@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 PARQUET_MAGIC = b"PAR1"
+GZIP_MAGIC = b"\x1f\x8b"
+ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty one
 
 _MAGIC = (
     (b"\x89PNG", "a PNG image"),
@@ -11,7 +13,7 @@ _MAGIC = (
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive or an Excel or Word document"),
     (b"\xd0\xcf\x11\xe0", "an old Excel or Word document"),
-    (b"\x1f\x8b", "a gzip archive"),
+    (GZIP_MAGIC, "a gzip archive"),
     (b"BZh", "a bzip2 archive"),
     (b"\xfd7zXZ", "an xz archive"),
     (b"7z\xbc\xaf", "a 7-Zip archive"),

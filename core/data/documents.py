@@ -7,6 +7,7 @@ Which of them it is, the document alone tells:
     {"prompt": ["…", …], "completion": [ … ]}   columns of equal length
     {"prompt": {"0": "…", "1": "…"}, …}         columns as pandas writes them
     {"messages": [{"role": …}, …]}              a single row
+    {"conversations": [["…", "…"], …]}          a row for each conversation of plain turns
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def rows_of_document(document: Any, name: str) -> Iterator[Row]:
         raise DataError(f"{name} holds no rows: it is {kind_of(document)}", hint="Write a list of objects")
     if _is_chat_row(document):
         return _numbered([document])
+    if key := next((key for key in CHAT_COLUMNS if _are_talks(document.get(key))), ""):
+        return _numbered({key: talk} for talk in document[key])
     lists = {key: value for key, value in document.items() if isinstance(value, list)}
     of_objects = [key for key, value in lists.items() if value and all(isinstance(item, dict) for item in value)]
     if len(of_objects) > 1 and len(of_objects) == len(lists):
@@ -44,7 +47,20 @@ def rows_of_document(document: Any, name: str) -> Iterator[Row]:
 
 def _is_chat_row(document: dict[str, Any]) -> bool:
     turns = [value[0] for key in CHAT_COLUMNS if isinstance(value := document.get(key), list) and value]
-    return any(isinstance(turn, dict) and any(key in turn for key in _SPEAKER_KEYS) for turn in turns)
+    return any(map(is_turn, turns))
+
+
+def _are_talks(value: object) -> bool:
+    """Whether `value` is a list of lists of texts, each a conversation whose turns are plain; told by the first."""
+    talks = value if isinstance(value, list) else []
+    first = talks[0] if talks else None
+    is_talk = isinstance(first, list) and bool(first) and all(isinstance(turn, str) for turn in first)
+    return is_talk and all(isinstance(talk, (list, str)) for talk in talks)
+
+
+def is_turn(item: object) -> bool:
+    """Whether `item` is a message of a conversation."""
+    return isinstance(item, dict) and any(key in item for key in _SPEAKER_KEYS)
 
 
 def _rows_of_columns(document: dict[str, Any], lists: dict[str, list[Any]], name: str) -> Iterable[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 A conversation is rendered as text once. Where each assistant turn stands in it is told by `core.data.templates`;
 tokens inside a turn, the end-of-turn mark included, carry labels, all others IGNORE. Labels follow the text and never
-the token's value, since one token may end a turn and pad a batch. A passage is trained on every token.
+the token's value, since one token may end a turn and pad a batch. Where every token of a conversation is trained, all
+carry labels but those inside turns that are not to be learned. A passage is trained on every token.
 
 Labels are shifted here, once: `labels[i]` is the token that should follow `tokens[i]`.
 
@@ -21,6 +22,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from core.config import TrainOn
 from core.data.records import Conversation, Labeled, Passage, Record
 from core.data.templates import ChatTemplate, Span
 from core.data.token_store import TokenStore, narrowest
@@ -111,19 +113,30 @@ def require_unlabeled(record: Record) -> Conversation | Passage:
     return record
 
 
-def encode(tokenizer: Any, records: Iterable[Record], max_tokens: int, scratch: Path | None = None) -> Encoding[Row]:
+def encode(
+    tokenizer: Any,
+    records: Iterable[Record],
+    max_tokens: int,
+    scratch: Path | None = None,
+    train_on: TrainOn = "assistant",
+) -> Encoding[Row]:
     """All that `encode_gradually` makes of `records`."""
-    *_, whole = encode_gradually(tokenizer, records, max_tokens, scratch)
+    *_, whole = encode_gradually(tokenizer, records, max_tokens, scratch, train_on)
     return whole
 
 
 def encode_gradually(
-    tokenizer: Any, records: Iterable[Record], max_tokens: int, scratch: Path | None = None
+    tokenizer: Any,
+    records: Iterable[Record],
+    max_tokens: int,
+    scratch: Path | None = None,
+    train_on: TrainOn = "assistant",
 ) -> Iterator[Encoding[Row]]:
     """Rows of at most `max_tokens` tokens; rows that keep no label are left out and counted.
 
     Args:
         scratch: the folder for the rows' file.
+        train_on: which tokens of a conversation are trained, as in `DataConfig`.
 
     Yields:
         The same encoding after every batch of records, by which it has grown; in the end it is whole.
@@ -134,7 +147,7 @@ def encode_gradually(
     """
     store = ChatRows(scratch, narrowest(tokenizer))
     found: Encoding[Row] = Encoding(store, max_tokens)
-    encoder = _Encoder(tokenizer, store.token_type)
+    encoder = Encoder(tokenizer, store.token_type, train_on)
     for batch in batches(records):
         rows = encoder([require_unlabeled(record) for record in batch])
         for record, (tokens, trained) in zip(batch, rows, strict=True):
@@ -182,22 +195,32 @@ def backend_of(tokenizer: Any) -> Any:
     return backend
 
 
-class _Encoder:
-    """Makes tokens, and which of them are trained, of many records at once."""
+def marked_turns(conversation: Conversation, train_on: TrainOn) -> list[int]:
+    """The numbers (from 0) of the turns that are trained; where everything is, of those that are not."""
+    answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
+    chosen = answers[-1:] if train_on == "last" else answers
+    return [number for number in chosen if bool(conversation.messages[number].weight) != (train_on == "everything")]
 
-    def __init__(self, tokenizer: Any, token_type: np.dtype[Any]) -> None:
-        self._tokenizer, self._type = tokenizer, token_type
+
+class Encoder:
+    """Makes tokens, and which of them are trained, of many records at once; nothing is cut."""
+
+    def __init__(self, tokenizer: Any, token_type: np.dtype[Any], train_on: TrainOn = "assistant") -> None:
+        self._tokenizer, self._type, self._train_on = tokenizer, token_type, train_on
         self._backend = backend_of(tokenizer)
         self._template = ChatTemplate(tokenizer)
         self._words = WordTokens.of(tokenizer, token_type) if self._backend is not None else None
 
     def __call__(self, records: Sequence[Conversation | Passage]) -> Iterator[Trained]:
         """Of each record all its tokens, and which of them are trained."""
-        chats = [self._template.trained_spans(record) for record in records if isinstance(record, Conversation)]
+        chats = [self._rendered(record) for record in records if isinstance(record, Conversation)]
         passages = [record.text for record in records if isinstance(record, Passage)]
         ready_chats, ready_passages = self._chats(chats), self._passages(passages)
         for record in records:
             yield next(ready_chats if isinstance(record, Conversation) else ready_passages)
+
+    def _rendered(self, conversation: Conversation) -> tuple[str, list[Span]]:
+        return self._template.placed_turns(conversation, marked_turns(conversation, self._train_on))
 
     def _passages(self, texts: list[str]) -> Iterator[Trained]:
         end = self._tokenizer.eos_token_id
@@ -222,12 +245,17 @@ class _Encoder:
             if tokens is None:
                 encoding = next(others)
                 firsts, lasts = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
-                yield np.array(encoding.ids, self._type), _within(firsts, lasts, spans)
+                yield np.array(encoding.ids, self._type), self._trained(firsts, lasts, spans)
             else:
                 assert self._words is not None
                 sizes = self._words.sizes[tokens]
                 lasts = sizes.cumsum()
-                yield tokens, _within(lasts - sizes, lasts, _in_bytes(text, spans))
+                yield tokens, self._trained(lasts - sizes, lasts, _in_bytes(text, spans))
+
+    def _trained(self, firsts: NDArray[np.int64], lasts: NDArray[np.int64], spans: list[Span]) -> NDArray[np.bool_]:
+        """`[tokens]`, whether each is trained, where `spans` are those of `marked_turns`."""
+        marked = _within(firsts, lasts, spans)
+        return ~marked if self._train_on == "everything" else marked
 
     def _placed(self, texts: list[str]) -> list[Any]:
         """What the tokenizer makes of `texts`, with places.

@@ -117,7 +117,7 @@ def encode_labeled_gradually(
     found: Encoding[ClassRow] = Encoding(store, max_tokens)
     for batch in batches(records):
         labeled = [require_labeled(record) for record in batch]
-        for record, (tokens, types) in zip(labeled, _encoded(tokenizer, labeled), strict=True):
+        for record, (tokens, types) in zip(labeled, encode_texts(tokenizer, labeled), strict=True):
             if len(tokens) > max_tokens:
                 found.truncated += 1
                 cut = tokenizer(record.text, record.text_pair, truncation=True, max_length=max_tokens)
@@ -128,8 +128,8 @@ def encode_labeled_gradually(
         yield found
 
 
-def _encoded(tokenizer: Any, records: Sequence[Labeled]) -> list[tuple[list[int], list[int]]]:
-    """The tokens of each record, and which of two texts each belongs to."""
+def encode_texts(tokenizer: Any, records: Sequence[Labeled]) -> list[tuple[list[int], list[int]]]:
+    """All tokens of each record, and which of two texts each belongs to."""
     backend = backend_of(tokenizer)
     if backend is None:
         called = [tokenizer(record.text, record.text_pair, verbose=False) for record in records]

@@ -127,29 +127,32 @@ def hold_out(rows: Sequence[AnyRow], share: float, seed: int) -> Split[AnyRow]:
     Rows with equal tokens fall on the same side, so that evaluation never asks for a row that was trained on. They are
     found by a checksum; that now and then others have the same puts these on one side too, which does no harm.
     """
-    equal, begins = _groups(_checksums(rows))
-    leaders = np.sort(equal[begins])
+    equal, is_first = _groups(_checksums(rows))
+    leaders = np.sort(equal[is_first])
     order = torch.randperm(len(leaders), generator=torch.Generator().manual_seed(seed)).numpy()
     is_held = np.zeros(len(rows), np.bool_)
     is_held[leaders[order[: int(len(leaders) * share)]]] = True
-    is_held[equal] = np.repeat(is_held[equal[begins]], np.diff(begins, append=len(rows)))  # as their first
-    copies = _copies(rows, equal, begins)
+    del leaders, order
+    is_held[equal] = is_held[equal[is_first]][np.cumsum(is_first, dtype=np.uint32) - 1]  # as the first of their group
+    copies = _copies(rows, equal, is_first)
     return Split(Subset(rows, np.flatnonzero(~is_held)), Subset(rows, np.flatnonzero(is_held)), copies)
 
 
-def _groups(checksums: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
-    """`[rows]`, their numbers with equal ones side by side, each group in order, and `[groups]`, where each begins."""
+def _groups(checksums: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    """`[rows]`, their numbers with equal ones side by side, each group in order, and `[rows]`, where one begins."""
     equal = np.argsort(checksums, kind="stable").astype(np.uint32)
     in_order = checksums[equal]
-    is_new = np.ones(len(equal), np.bool_)
-    is_new[1:] = in_order[1:] != in_order[:-1]
-    return equal, np.flatnonzero(is_new)
+    is_first = np.ones(len(equal), np.bool_)
+    is_first[1:] = in_order[1:] != in_order[:-1]
+    return equal, is_first
 
 
-def _copies(rows: Sequence[Tokens], equal: NDArray[np.uint32], begins: NDArray[np.intp]) -> int:
+def _copies(rows: Sequence[Tokens], equal: NDArray[np.uint32], is_first: NDArray[np.bool_]) -> int:
     """How many rows are copies of another: of the rows of a group, those that are as long as an earlier one."""
-    sizes = np.diff(begins, append=len(equal))
-    alike = equal[np.repeat(sizes > 1, sizes)].astype(np.int64)
+    is_alone = is_first & np.append(is_first[1:], True)
+    alike = equal[~is_alone]
+    if not len(alike):
+        return 0
     keys = _checksums(rows)[alike].astype(np.uint64) << np.uint64(32) | lengths_of(rows)[alike].astype(np.uint64)
     return len(alike) - len(np.unique(keys))
 

@@ -24,7 +24,7 @@ from tokenizers.decoders import DecodeStream
 from core.adapters.inject import lora_layers
 from core.adapters.peft_format import CONFIG_FILE, WEIGHTS_FILE, load_adapter
 from core.config import QuantConfig
-from core.data.templates import ensure_template, render
+from core.data.templates import end_of_turn, ensure_template, render, saved_template
 from core.errors import UserError
 from core.generate.attention import use_grouped_attention
 from core.generate.decoder import Decoder
@@ -41,11 +41,12 @@ _Stamp: TypeAlias = tuple[object, ...]
 
 @dataclass(slots=True)
 class _Pane:
-    """One row while it is being written; `room` is how many tokens it may grow to."""
+    """One row while it is being written; `room` is how many tokens it may grow to, one of `ends` is its last."""
 
     stream: DecodeStream
     generator: torch.Generator
     room: int
+    ends: frozenset[int]
     tokens: list[int] = field(default_factory=list)
     done: bool = False
     differs_at: int | None = None
@@ -74,6 +75,8 @@ class ChatModel:
         self.has_own_template = not ensure_template(self.loaded.tokenizer)
         self._ends = self._end_tokens()
         self._keys: dict[_Stamp, str] = {}
+        self._templates: dict[str, str] = {}  # of adapters that were trained with another one than the base's
+        self._more_ends: dict[str, frozenset[int]] = {}
         self._limit: int | None = getattr(self.loaded.model.config.get_text_config(), "max_position_embeddings", None)
 
     def load_adapter(self, folder: Path) -> str:
@@ -86,7 +89,17 @@ class ChatModel:
         key = self._keys.get(stamp)
         if key is None or not any(layer.has(key) for layer in lora_layers(self.loaded.model).values()):
             key = self._keys[stamp] = load_adapter(self.loaded.model, folder)
+        self._take_template(key, saved_template(folder))
         return key
+
+    def _take_template(self, key: str, template: str | None) -> None:
+        """Put conversations before the adapter `key` as it was taught, and end its answers where it learned to."""
+        if template is None or template == self.loaded.tokenizer.chat_template:
+            self._templates.pop(key, None)
+            self._more_ends.pop(key, None)
+        elif template != self._templates.get(key):
+            self._templates[key] = template
+            self._more_ends[key] = end_of_turn(self.loaded.tokenizer, template)
 
     @torch.inference_mode()
     def reply(self, panes: Sequence[PaneRequest], sampling: Sampling, stop: Callable[[], bool]) -> Iterator[Delta]:
@@ -97,7 +110,7 @@ class ChatModel:
         """
         begin = time.monotonic()
         prompts = [self._tokenize(pane) for pane in panes]
-        rows = [self._new_row(sampling, len(prompt)) for prompt in prompts]
+        rows = [self._new_row(sampling, len(prompt), pane.adapter) for prompt, pane in zip(prompts, panes, strict=True)]
         base = next((row for row, pane in zip(rows, panes, strict=True) if pane.adapter is None), None)
         with self.decoder.batch(prompts, [pane.adapter for pane in panes]) as batch:
             logits = batch.read()
@@ -117,21 +130,23 @@ class ChatModel:
     def _extend(self, row: _Pane, token: int) -> str:
         """Append `token` to `row`; returns the text that this completes."""
         row.tokens.append(token)
-        if token in self._ends:
+        if token in row.ends:
             row.done = True
             return ""
         row.done = len(row.tokens) >= row.room
         return row.stream.step(self.loaded.tokenizer.backend_tokenizer, token) or ""
 
-    def _new_row(self, sampling: Sampling, prompt_tokens: int) -> _Pane:
+    def _new_row(self, sampling: Sampling, prompt_tokens: int, adapter: str | None = None) -> _Pane:
         room = sampling.max_new_tokens
         if self._limit is not None:
             room = min(room, self._limit - prompt_tokens)
-        return _Pane(DecodeStream(skip_special_tokens=True), torch.Generator().manual_seed(sampling.seed), room)
+        ends = self._ends | self._more_ends.get(adapter or "", frozenset())
+        return _Pane(DecodeStream(skip_special_tokens=True), torch.Generator().manual_seed(sampling.seed), room, ends)
 
     def _tokenize(self, pane: PaneRequest) -> list[int]:
         try:
-            text = render(self.loaded.tokenizer, pane.messages, opening=True)
+            template = self._templates.get(pane.adapter or "")
+            text = render(self.loaded.tokenizer, pane.messages, opening=True, template=template)
         except Exception as error:  # a template is a program of the model's author: anything may come out of it
             raise UserError(f"The model's chat template refused the conversation: {error}") from error
         tokens = list(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -61,6 +61,34 @@ def find(ref: str, models_root: Path) -> ModelSource:
     )
 
 
+def local_models(models_root: Path) -> tuple[ModelSource, ...]:
+    """The models in folders directly below `models_root`, but the starter, by name."""
+    found = []
+    for folder in sorted(models_root.iterdir()) if models_root.is_dir() else ():
+        if folder.name != STARTER_FOLDER and (folder / "config.json").is_file() and _is_whole(folder):
+            found.append(ModelSource(ref=str(folder), title=folder.name, kind="folder", folder=folder))
+    return tuple(found)
+
+
+def cached_models() -> tuple[ModelSource, ...]:
+    """The models in the hub's cache that are there completely, the newest first."""
+    from huggingface_hub import constants, scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        cache = scan_cache_dir(constants.HF_HUB_CACHE)
+        repositories = [found for found in cache.repos if found.repo_type == "model"]
+    except CacheNotFound:
+        return ()
+    newest_first = sorted(repositories, key=lambda found: (-found.last_modified, found.repo_id))
+    folders = {found.repo_id: _cached_snapshot(found.repo_id) for found in newest_first}
+    return tuple(
+        ModelSource(ref=hub_id, title=hub_id, kind="hub", folder=folder)
+        for hub_id, folder in folders.items()
+        if folder is not None
+    )
+
+
 def _starter(models_root: Path) -> ModelSource:
     folder = models_root / STARTER_FOLDER
     is_here = (folder / "config.json").is_file()
@@ -108,11 +136,15 @@ def _cached_snapshot(hub_id: str) -> Path | None:
     if not isinstance(config, str):
         return None
     snapshot = Path(config).parent
+    return snapshot if _is_whole(snapshot) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all files with the weights of the model in `folder` are there."""
     try:
-        weight_files(snapshot)
+        return bool(weight_files(folder))
     except ModelError:
-        return None
-    return snapshot
+        return False
 
 
 def public_name(ref: str) -> str:

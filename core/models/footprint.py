@@ -7,8 +7,8 @@ A weight of a matrix quantized in blocks takes (QLoRA, section 3)
     8 bits                           8 + 32/in                         one fp32 scale a row of `in` weights
 
 which is 4.127 bits at block size 64. `matrix_bytes` is the same with the ends counted: a last block that is not full,
-a last group of scales that is not full, and the mean scale of a matrix. The tables of values are no part of it: they
-are constants that exist once for all matrices (`core.models.quantize`).
+a last group of scales that is not full, and the mean scale of a matrix (both in `core.models.block_bits`).
+The tables of values are no part of it: they are constants that exist once for all matrices (`core.models.quantize`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from core.config import QuantConfig
-from core.models.quantize import SCALES_A_GROUP, QuantizedLinear
+from core.models.block_bits import bits_a_weight, matrix_bytes
+from core.models.quantize import QuantizedLinear
+
+__all__ = ["Footprint", "TensorSize", "bits_a_weight", "footprint", "matrix_bytes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,28 +51,6 @@ class Footprint:
     def bits_a_weight(self) -> float:
         """What a quantized weight takes on average; 0 where none is."""
         return 8 * self.quantized_bytes / self.quantized_weights if self.quantized_weights else 0.0
-
-
-def bits_a_weight(config: QuantConfig, in_features: int) -> float:
-    """The formula above; 16 and 32 bits are themselves. `in_features` matters to 8 bits alone."""
-    if config.bits == 4 and config.double_quant:
-        return 4 + 8 / config.block_size + 32 / (config.block_size * SCALES_A_GROUP)
-    if config.bits == 4:
-        return 4 + 32 / config.block_size
-    return 8 + 32 / in_features if config.bits == 8 else config.bits
-
-
-def matrix_bytes(config: QuantConfig, out_features: int, in_features: int) -> int:
-    """What a quantized matrix `[out, in]` takes, to the byte."""
-    weights = out_features * in_features
-    if config.bits != 4:
-        return weights * config.bits // 8 + (4 * out_features if config.bits == 8 else 0)
-    blocks = -(-weights // config.block_size)
-    codes = blocks * config.block_size // 2
-    if not config.double_quant:
-        return codes + 4 * blocks
-    groups = -(-blocks // SCALES_A_GROUP)
-    return codes + blocks + 4 * groups + 4
 
 
 def footprint(model: nn.Module) -> Footprint:

@@ -32,8 +32,8 @@ from transformers.pytorch_utils import Conv1D
 
 from core.config import QuantConfig
 from core.models import targets
+from core.models.block_bits import SCALES_A_GROUP
 
-SCALES_A_GROUP = 256  # scales that share one c₂
 _DIRECT = (torch.float32, torch.bfloat16, torch.float16)
 # Weights worked on at once, for small fp32 copies. Quantizing takes whole blocks, and larger pieces leave the heap in
 # holes: 718 MB resident in place of 565 for the starter. Dequantizing on a GPU wants larger ones.

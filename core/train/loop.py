@@ -166,6 +166,21 @@ class Loop:
                 raise
             self.reserve.is_used = True
 
+    def probe(self) -> Iterator[StepDone]:
+        """The rehearsal; then again and again a step on that batch of the first epoch that has the most tokens. Nothing
+        is evaluated or saved, and the run cannot be carried on from here.
+
+        Raises:
+            RunError: as `run`.
+        """
+        lengths = lengths_of(self.train_rows)
+        planned = range(min(self.order.steps, self.steps))
+        longest = max(planned, key=lambda step: int(lengths[self.order.rows_of_step(step)].sum()))
+        self._rehearse()
+        while True:
+            self.steps_done = longest
+            yield self._step()
+
     @property
     def is_over(self) -> bool:
         """Whether all steps are done, and what they led to was evaluated."""

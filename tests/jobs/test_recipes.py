@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from core.config import Method, Start, Task, TemplateName, TrainOn
 from core.errors import ConfigError
 from jobs import lists
 from jobs.flags import FLAGS, settings
@@ -29,6 +31,15 @@ def test_only_what_was_given_is_a_setting() -> None:
     assert settings(nothing(rank=4, dora=False, layers="0-2")) == {
         "lora.rank": 4, "lora.use_dora": False, "lora.layers": [0, 1, 2],
     }  # fmt: skip
+
+
+def test_the_help_names_every_choice_that_there_is() -> None:
+    choices = {
+        "method": Method, "task": Task, "lora.init": Start, "data.train_on": TrainOn, "data.template": TemplateName,
+    }  # fmt: skip
+    helps = {flag.path: flag.help or "" for flag in FLAGS}
+    for path, kinds in choices.items():
+        assert set(get_args(kinds)) <= set(re.findall(r"\w+", helps[path]))
 
 
 def test_a_list_that_cannot_be_read_is_refused_by_its_options_name() -> None:

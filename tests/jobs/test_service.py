@@ -45,7 +45,9 @@ def test_a_dataset_is_kept_with_its_source_and_rows(service: Service, dataset_fi
     dataset = service.add_dataset(dataset_file)
     assert (dataset.name, dataset.rows, dataset.skipped) == ("numbers.jsonl", 12, 0)
     folder = service.home / "datasets" / dataset.id
-    assert [path.name for path in files_under(folder)] == ["records.jsonl", "source.jsonl"]
+    assert {"about.json", "health.json", "records.jsonl", "records.npy", "source.jsonl"} <= {
+        path.name for path in files_under(folder)
+    }
     assert (folder / "source.jsonl").read_bytes() == dataset_file.read_bytes()
     first = service.preview(dataset.id, 1)[0]
     assert isinstance(first, Conversation) and first.messages[0].content == "What is 0?"
@@ -64,11 +66,11 @@ def test_a_refused_file_leaves_nothing(service: Service, tmp_path: Path, content
     assert service.datasets() == ()
 
 
-def test_only_a_regular_file_is_a_dataset(service: Service, tmp_path: Path) -> None:
+def test_only_a_regular_file_or_a_folder_of_such_is_a_dataset(service: Service, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
     for path, reason in (
         (tmp_path / "none.jsonl", "no file"),
-        (tmp_path, "a folder"),
+        (tmp_path, "holds no file"),
         (tmp_path / "pipe.jsonl", "not a reg"),
     ):
         with pytest.raises(DataError, match=reason):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from core.config import RunConfig, parse
+from core.data.health import KINDS
 from core.errors import NotFound
 from core.events import Event
 from core.models.catalogue import ModelSource
 from core.models.shapes import LinearShape
 from jobs.service import Adapter, Dataset, ModelCard, Run
+from ui.answers import News
+from ui.pages import mapping, token_tab
+from ui.pages.data_card import DataCard
+from ui.settings import SETTINGS
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 XSS = "<img src=x onerror=window.p=1>"
@@ -89,3 +95,30 @@ class EventService:
             raise NotFound(f"There is no run {run_id}")
         events = self.journal[run_id]
         return tuple(events[offset:]), len(events)
+
+
+class Names:
+    """Widgets by their names: every attribute is its own name, the settings' widgets are their paths, and those of a
+    part of the page are named as if they were the page's.
+    """
+
+    fields: ClassVar[dict[str, str]] = {setting.path: setting.path for setting in SETTINGS}
+    remove: ClassVar[dict[str, str]] = {key: f"remove-{key}" for key, kind in KINDS.items() if kind.removal}
+    leave_out: ClassVar[dict[str, str]] = {kind: f"leave-{kind}" for kind in token_tab.LEFT_OUT}
+    roles = tuple(f"role-{at}" for at in range(mapping.ROLES))
+    examples: ClassVar[dict[str, str]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return Names() if name in ("data", "mapping", "tokens", "model", "tree") else name
+
+
+def read(card: DataCard, path: Path, seconds: float = 30.0) -> News:
+    """What the card shows once the file at `path` has been read, with the number of its reading."""
+    news = card.upload(str(path))
+    intake = news["intake"]
+    deadline = time.monotonic() + seconds
+    while news["timer"]["active"]:
+        assert time.monotonic() < deadline, "the file is still being read"
+        time.sleep(0.02)
+        news = card.look(intake)
+    return {**news, "intake": intake}

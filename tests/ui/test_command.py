@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import json
+import os
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
-import yaml
 
-from core.config import RunConfig
+from core.config import RunConfig, parse
 from jobs.commands import commands
 from jobs.flags import FLAGS, settings
+from jobs.home import PROJECT
 from jobs.recipes import TO_BE_READ, read_recipe
+from tests.jobs.tiny_model import write_tiny_model
 from tests.ui.stand_in import run_config
 from tests.ui.test_forms import OTHER_VALUES
 from ui import command
@@ -26,31 +31,34 @@ def typed(line: str) -> dict[str, Any]:
     return dict(train.make_context("train", words[3:]).params)
 
 
-def run_of(config: RunConfig, folder: Path) -> RunConfig:
-    """The run that a terminal makes of the command and the file shown for `config`, on the same dataset."""
+def run_of(config: RunConfig) -> RunConfig:
+    """The run that a terminal makes of the command shown for `config`, on the same dataset."""
     given = typed(command.command_line(config, "captain.jsonl"))
-    file = folder / command.CONFIG_FILE
-    file.write_text(command.config_file(config))
-    recipe = read_recipe(file if given["config"] else None, settings(given), given["data"])
-    assert recipe.config.data.dataset_id == TO_BE_READ
-    return replace(recipe.config, name=config.name, data=replace(recipe.config.data, dataset_id="d1"))
+    recipe = read_recipe(None, settings(given), given["data"])
+    assert recipe.config.data.dataset_id == TO_BE_READ and given["config"] is None
+    return replace(recipe.config, data=replace(recipe.config.data, dataset_id="d1"))
 
 
-def test_the_default_run_needs_data_and_output_only() -> None:
+def test_the_default_run_needs_data_output_and_a_name_only() -> None:
     line = command.command_line(run_config(), "captain.jsonl")
-    assert shlex.split(line.replace("\\\n", " "))[3:] == ["--data", "captain.jsonl", "--output", "captain-r8"]
+    wanted = ["--data", "captain.jsonl", "--output", "captain-r8", "--name", "captain-r8"]
+    assert shlex.split(line.replace("\\\n", " "))[3:] == wanted
 
 
 @pytest.mark.parametrize(("path", "values"), OTHER_VALUES, ids=lambda value: str(value)[:50])
-def test_the_command_makes_the_same_run_as_the_form(tmp_path: Path, path: str, values: dict[str, Any]) -> None:
+def test_the_command_makes_the_same_run_as_the_form(path: str, values: dict[str, Any]) -> None:
     config = run_config(**values)
-    assert run_of(config, tmp_path) == config
+    assert run_of(config) == config
+
+
+def test_steps_win_over_epochs_in_the_command_too() -> None:
+    config = run_config(optim={"steps": 60, "epochs": 1.5})
+    assert run_of(config) == run_config(optim={"steps": 60})
 
 
 def test_every_option_is_a_setting_of_its_own() -> None:
     assert len({flag.path for flag in FLAGS}) == len({flag.name for flag in FLAGS}) == len(FLAGS)
-    named = {path for path, _ in OTHER_VALUES} | {"base_model"}
-    assert {flag.path for flag in FLAGS} <= named
+    assert {flag.path for flag in FLAGS} == {path for path, _ in OTHER_VALUES} | {"base_model", "name"}
 
 
 @pytest.mark.parametrize("value", [True, False])
@@ -61,12 +69,24 @@ def test_a_switch_can_be_turned_both_ways(value: bool) -> None:
     assert settings(given).items() >= {flag.path: value for flag in switches}.items() and switches
 
 
-def test_changed_settings_are_options_and_those_without_one_are_in_the_file() -> None:
-    config = run_config(lora={"rank": 16, "targets": ("q_proj", "v_proj"), "dropout": 0.1}, optim={"warmup": 0.2})
-    line = command.command_line(config, "captain.jsonl")
-    for part in ("--rank 16", "--targets q_proj,v_proj", f"--config {command.CONFIG_FILE}"):
-        assert part in line
-    assert yaml.safe_load(command.config_file(config)) == {"lora": {"dropout": 0.1}, "optim": {"warmup": 0.2}}
+def test_the_shown_command_run_in_a_shell_is_the_run_of_the_form(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "a model")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "ab", "completion": "cd"}) + "\n", encoding="utf-8")
+    (tmp_path / "app.py").symlink_to(PROJECT / "app.py")
+    changed = {"rank": 2, "dropout": 0.1, "layers": [1], "new_tokens": ["<it's>"], "rank_pattern": {"q_proj": 4}}
+    data = {"dataset_id": "d1", "holdout": 0, "max_tokens": 64}
+    config = run_config(name="the run", base_model=str(model), lora=changed, data=data, optim={"steps": 1, "warmup": 0})
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "LORA_WORKBENCH_HOME": str(tmp_path / "home")}
+    line = command.command_line(config, "rows.jsonl")
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    (kept,) = (tmp_path / "home" / "runs").glob("*/config.json")
+    made = parse(json.loads(kept.read_text(encoding="utf-8")))
+    assert replace(made, data=replace(made.data, dataset_id="d1")) == config
+    assert (tmp_path / "the run" / "adapter_config.json").is_file()
 
 
 def test_what_a_person_typed_cannot_leave_its_argument() -> None:

@@ -8,8 +8,8 @@ from core.config import to_dict
 from core.errors import ConfigError
 from tests.ui.stand_in import SHAPES, run_config
 from ui import forms
-
-NOT_IN_THE_TABLE = {"name", "base_model", "data.dataset_id"}
+from ui.evidence import EVIDENCE
+from ui.settings import ELSEWHERE, NUMBER_KINDS, TASK
 
 
 def leaves(values: dict[str, Any], before: str = "") -> set[str]:
@@ -46,6 +46,8 @@ OTHER_VALUES: list[tuple[str, dict[str, Any]]] = [
     ("quant.block_size", {"quant": {"block_size": 128}}),
     ("quant.skip", {"quant": {"skip": ["down_proj", "layers.0.self_attn.q_proj"]}}),
     ("data.max_tokens", {"data": {"dataset_id": "d1", "max_tokens": 512}}),
+    ("data.train_on", {"data": {"dataset_id": "d1", "train_on": "last"}}),
+    ("data.template", {"data": {"dataset_id": "d1", "template": "chatml"}}),
     ("data.holdout", {"data": {"dataset_id": "d1", "holdout": 0.2}}),
     ("optim.learning_rate", {"optim": {"learning_rate": 0.0005}}),
     ("optim.schedule", {"optim": {"schedule": "cosine"}}),
@@ -74,8 +76,8 @@ def read(form: dict[str, Any], shapes: Any = SHAPES) -> Any:
 
 def test_every_setting_of_a_run_is_in_the_table_once() -> None:
     paths = [setting.path for setting in forms.SETTINGS]
-    assert set(paths) - {forms.MORE_TARGETS} | NOT_IN_THE_TABLE == leaves(to_dict(run_config()))
-    assert len(paths) == len(set(paths))
+    assert set(paths) - {forms.MORE_TARGETS} | set(ELSEWHERE) == leaves(to_dict(run_config()))
+    assert len(paths) == len(set(paths)) and all(ELSEWHERE.values()) and not set(paths) & set(ELSEWHERE)
 
 
 def test_an_untouched_form_is_the_default_run() -> None:
@@ -85,6 +87,49 @@ def test_an_untouched_form_is_the_default_run() -> None:
 def test_every_setting_has_a_label_and_a_hint_and_an_id_of_its_own() -> None:
     assert all(setting.label and setting.hint for setting in forms.SETTINGS)
     assert len({setting.elem_id for setting in forms.SETTINGS}) == len(forms.SETTINGS)
+
+
+def test_every_number_says_what_it_counts_and_every_label_is_told_from_the_others() -> None:
+    assert all(setting.unit for setting in forms.SETTINGS if setting.kind in NUMBER_KINDS)
+    assert len({setting.title for setting in forms.SETTINGS}) == len(forms.SETTINGS)
+
+
+def test_every_setting_tells_its_standard_value() -> None:
+    assert all(forms.standard_words(setting) for setting in forms.SETTINGS)
+    found = {setting.path: forms.standard_words(setting) for setting in forms.SETTINGS}
+    wanted = {"lora.rank": "8", "quant.bits": "16-bit", "lora.use_dora": "off", "optim.steps": "by epochs"}
+    assert wanted.items() <= found.items()
+    assert all(forms.with_standard(row, row.hint).endswith(found[row.path]) for row in forms.SETTINGS)
+
+
+def test_evidence_is_about_settings_that_there_are() -> None:
+    assert set(EVIDENCE) <= {setting.path for setting in forms.SETTINGS}
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, ()], ids=["here", "not here"])
+def test_an_untouched_form_differs_in_nothing(shapes: Any) -> None:
+    standard = forms.standards(shapes)
+    assert forms.differing(standard, shapes) == ()
+    assert read(standard, shapes) == run_config()
+
+
+@pytest.mark.parametrize(("path", "values"), OTHER_VALUES, ids=lambda value: str(value)[:50])
+def test_what_differs_is_marked_and_goes_back(path: str, values: dict[str, Any]) -> None:
+    shown = forms.values(run_config(**values), SHAPES)
+    marked = {setting.path for setting in forms.differing(shown, SHAPES)}
+    assert marked == {setting.path for setting in forms.changed(run_config(**values))} - {TASK}
+    back = shown | {path: forms.standards(SHAPES)[path] for path in marked}
+    assert forms.differing(back, SHAPES) == ()
+
+
+def test_what_cannot_be_read_is_marked_too_and_blanks_are_no_difference() -> None:
+    form = filled(**{"lora.rank": 0, "optim.batch_size": None, "optim.steps": "  ", forms.MORE_TARGETS: " lm_head"})
+    assert {row.path for row in forms.differing(form, SHAPES)} == {"lora.rank", "optim.batch_size", forms.MORE_TARGETS}
+
+
+def test_what_a_method_has_no_use_for_is_not_marked() -> None:
+    form = filled(method="full", **{"lora.rank": 3})
+    assert [row.path for row in forms.differing(form, SHAPES)] == ["method"]
 
 
 @pytest.mark.parametrize(("path", "values"), OTHER_VALUES, ids=lambda value: str(value)[:50])

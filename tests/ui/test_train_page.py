@@ -13,17 +13,9 @@ from gradio.utils import get_upload_folder
 from core.config import parse
 from core.errors import ConfigError, DataError
 from jobs.service import Service
+from tests.ui.stand_in import Names, read
 from ui import forms
 from ui.pages.train import TrainPage
-
-
-class Names:
-    """Every attribute is its own name; the settings' widgets are their paths."""
-
-    fields = {setting.path: setting.path for setting in forms.SETTINGS}
-
-    def __getattr__(self, name: str) -> str:
-        return name
 
 
 @pytest.fixture
@@ -57,13 +49,13 @@ def test_a_first_visit_offers_examples_and_names_what_is_missing(page: TrainPage
 
 
 def test_an_example_makes_the_form_ready_and_the_next_visit_finds_it(page: TrainPage) -> None:
-    chosen = page.example("captain")["dataset"]["value"]
+    chosen = page.data.example("captain")["dataset"]["value"]
     assert page.refresh(*form(chosen))["launch"]["value"] == "Launch"
     assert page.open(visit())["dataset"]["value"] == chosen
 
 
 def test_a_run_is_launched_once_however_often_it_is_clicked(page: TrainPage) -> None:
-    chosen = page.example("captain")["dataset"]["value"]
+    chosen = page.data.example("captain")["dataset"]["value"]
     first, again = page.launch(*form(chosen)), page.launch(*form(chosen))
     assert first == again and len(page.service.runs()) == 1
     assert page.launch(*form(chosen, seed=1)) != first
@@ -71,7 +63,7 @@ def test_a_run_is_launched_once_however_often_it_is_clicked(page: TrainPage) -> 
 
 
 def test_an_error_stands_beside_its_setting_alone(page: TrainPage) -> None:
-    chosen = page.example("captain")["dataset"]["value"]
+    chosen = page.data.example("captain")["dataset"]["value"]
     news = page.refresh(*form(chosen, **{"lora.rank": 0}))
     marked = [path for path in Names.fields if "faulty" in news[path]["elem_classes"]]
     assert marked == ["lora.rank"] and "Rank is 0" in news["lora.rank"]["info"]
@@ -81,7 +73,7 @@ def test_an_error_stands_beside_its_setting_alone(page: TrainPage) -> None:
 
 
 def test_an_errors_setting_is_found_by_a_part_of_its_name(page: TrainPage) -> None:
-    chosen = page.example("captain")["dataset"]["value"]
+    chosen = page.data.example("captain")["dataset"]["value"]
     news = page.refresh(*form(chosen, **{"lora.rank_pattern": "layers.3.mlp.up_proj=0"}))
     marked = [path for path in Names.fields if "faulty" in news[path]["elem_classes"]]
     assert marked == ["lora.rank_pattern"] and news["launch"]["value"] == "Check rank per module"
@@ -100,7 +92,7 @@ def test_an_errors_setting_is_found_by_a_part_of_its_name(page: TrainPage) -> No
     ids=str,
 )
 def test_a_contradiction_is_told_before_launch(page: TrainPage, changes: dict[str, Any], path: str, says: str) -> None:
-    chosen = page.example("captain")["dataset"]["value"]
+    chosen = page.data.example("captain")["dataset"]["value"]
     news = page.refresh(*form(chosen, **changes))
     assert not news["launch"]["interactive"]
     assert "faulty" in news[path]["elem_classes"] and says in news[path]["info"]
@@ -110,7 +102,7 @@ def test_a_contradiction_is_told_before_launch(page: TrainPage, changes: dict[st
 
 
 def test_what_a_method_has_no_use_for_is_out_of_sight_and_keeps_its_value(page: TrainPage) -> None:
-    chosen = page.example("captain")["dataset"]["value"]
+    chosen = page.data.example("captain")["dataset"]["value"]
     for method, hidden in (("lora", set()), ("full", {"lora.rank", "quant.skip"}), ("bitfit", {"lora.rank"})):
         news = page.refresh(*form(chosen, method=method))
         assert {path for path in ("lora.rank", "quant.skip") if news[path]["visible"] == "hidden"} == hidden
@@ -120,20 +112,20 @@ def test_what_a_method_has_no_use_for_is_out_of_sight_and_keeps_its_value(page: 
 
 
 def test_the_task_follows_from_the_dataset_and_can_be_changed(page: TrainPage, uploads: Path) -> None:
-    assert page.service.task_of(page.example("captain")["dataset"]["value"]) == "chat"
+    assert page.service.task_of(page.data.example("captain")["dataset"]["value"]) == "chat"
     path = uploads / "moods.csv"
     path.write_text("text,label\nwhat a day,good\noh no,bad\n")
-    news = page.upload(str(path))
+    news = read(page.data, path)
     chosen = news["dataset"]["value"]
-    assert news["task"] == "classification"
-    assert "2 labeled texts" in news["dataset_status"] and news["preview"].count("turn trained") == 2
+    assert page.learn_from(chosen)["task"] == "classification"
+    assert "2 labeled texts" in news["status"] and news["preview"].count("turn trained") == 2
     assert page.refresh(*form(chosen, task="classification"))["launch"]["value"] == "Launch"
     refused = page.refresh(*form(chosen, task="chat"))
     assert refused["launch"]["value"] == "Check task" and "labels" in refused["task"]["info"]
 
 
 def test_a_form_begins_with_an_earlier_runs_settings(page: TrainPage) -> None:
-    chosen = page.example("captain")["dataset"]["value"]
+    chosen = page.data.example("captain")["dataset"]["value"]
     run = page.launch(*form(chosen, **{"lora.rank": 16, "optim.steps": "60"}))["launched"]
     news = page.open(visit(**{"from": run}))
     assert (news["lora.rank"], news["optim.steps"], news["dataset"]["value"]) == (16, "60", chosen)
@@ -147,16 +139,16 @@ def test_an_address_with_an_unknown_run_is_an_ordinary_visit_with_a_word(page: T
 def test_broken_rows_can_be_left_out(page: TrainPage, uploads: Path) -> None:
     path = uploads / "mixed.jsonl"
     path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n')
-    refused = page.upload(str(path))
-    assert "Row 2" in refused["dataset_status"] and refused["skip"]["visible"] and refused["dataset"] is None
-    assert "1 row left out" in page.skip_bad_rows(refused["broken_upload"])["dataset_status"]
+    refused = read(page.data, path)
+    assert "Row 2" in refused["status"] and refused["skip"]["visible"] and refused["dataset"]["value"] is None
+    assert "1 row left out" in page.data.skip_bad_rows(refused["intake"])["status"]
 
 
 def test_leaving_rows_out_is_not_offered_where_nothing_would_remain(page: TrainPage, uploads: Path) -> None:
     path = uploads / "empty.jsonl"
     path.write_text("")
-    refused = page.upload(str(path))
-    assert "0 rows" in refused["dataset_status"] and not refused["skip"]["visible"]
+    refused = read(page.data, path)
+    assert "0 rows" in refused["status"] and not refused["skip"]["visible"]
     assert page.service.datasets() == ()
 
 
@@ -166,9 +158,9 @@ def test_only_uploaded_files_are_read(page: TrainPage, uploads: Path, tmp_path: 
     (uploads / "link.txt").symlink_to(secret)
     for path in (secret, uploads / "link.txt", uploads / ".." / ".." / "secret.txt"):
         with pytest.raises(DataError, match="not uploaded here"):
-            page.skip_bad_rows(str(path))
+            page.data.upload(str(path))
 
 
 def test_the_command_reads_an_examples_own_file(page: TrainPage) -> None:
-    chosen = page.example("captain")["dataset"]["value"]
+    chosen = page.data.example("captain")["dataset"]["value"]
     assert "--data examples/captain.jsonl" in page.refresh(*form(chosen))["command"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from core.config import RunConfig
 from core.errors import ConfigError, ModelError, UserError
@@ -50,18 +52,13 @@ def model_line(card: ModelCard) -> str:
     return f'<p class="model-line">{" · ".join(markup.esc(part) for part in parts)}</p>'
 
 
-def command_html(config: RunConfig | None, data_file: str) -> str:
-    """The same run as a command, with a button to copy it."""
+def command_html(config: RunConfig | None, data_file: str, sweep: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The same run, or the runs of a sweep with these options, as a command with a button to copy it."""
     if config is None or not data_file:
         return '<p class="card-hint">The command appears once the run is complete.</p>'
-    line = command.command_line(config, data_file)
+    line = command.command_line(config, data_file, sweep)
     html = f'<pre id="command-text" tabindex="0">{markup.esc(line)}</pre>'
-    html += '<button class="as-button small" data-copy="#command-text" type="button">Copy</button>'
-    settings = command.config_file(config)
-    if settings:
-        html += f'<p class="card-hint">with this as {command.CONFIG_FILE}:</p>'
-        html += f'<pre tabindex="0">{markup.esc(settings)}</pre>'
-    return html
+    return html + '<button class="as-button small" data-copy="#command-text" type="button">Copy</button>'
 
 
 def _intro(words: str) -> str:

@@ -1,6 +1,7 @@
 """The Runs page: all runs, or one run as it goes on. It only ever reads; a run does not know who is looking.
 
-`/runs` lists, `/runs?run=ID` follows one. Ids: `#run-queue` (`ui.pages.queue`), `#run-list`, `#run-head` with
+`/runs` lists, `/runs?run=ID` follows one, `/runs?group=ID` shows the runs of one sweep side by side. Ids: `#run-queue`
+(`ui.pages.queue`), `#run-groups` (`ui.pages.sweep_view`), `#run-list`, `#run-head` with
 `#run-state` (its `data-state` is the state's word), `#run-progress`, `#run-tiles`, `#run-verdict`; `#pause-run`,
 `#stop-run`, `#cancel-run`, `#resume-run`, `#keep-run`, `#download-adapter`, `#compare`, `#use-as-base`, `#again`;
 `#chart-loss`, `#chart-rate`, `#chart-memory`, `#chart-speed`; `#run-settings`, `#run-timeline`, `#run-log`.
@@ -20,7 +21,7 @@ from core.errors import NotFound, RunError
 from jobs.service import ENDED_STATES, RESUMABLE_STATES, Run, Service
 from ui import addresses, answers, charts, markup
 from ui.answers import News
-from ui.pages import frame, queue, run_view
+from ui.pages import frame, queue, run_view, sweep_view
 from ui.story import Stories, Story
 
 TICK_SECONDS = 1.0
@@ -34,12 +35,13 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
     with gr.Column(elem_id="run-list-view") as list_view:
         gr.HTML(markup.page_heading("Runs", "A run goes on by itself: close the page, or come back tomorrow."))
         run_queue = gr.HTML("", elem_id="run-queue", apply_default_css=False, js_on_load=queue.SCRIPT)
+        groups = sweep_view.place()
         run_list = gr.HTML(markup.loading("Reading the runs"), elem_id="run-list", apply_default_css=False)
     with gr.Column(visible=False, elem_id="run-view") as run_view_column:
         parts = _run_parts()
     widgets = Widgets(
-        banner=banner, list_view=list_view, run_queue=run_queue, run_list=run_list, run_view=run_view_column,
-        timer=gr.Timer(TICK_SECONDS), seen=gr.State(None), **parts,
+        banner=banner, list_view=list_view, run_queue=run_queue, groups=groups, run_list=run_list,
+        run_view=run_view_column, timer=gr.Timer(TICK_SECONDS), seen=gr.State(None), **parts,
     )  # fmt: skip
     _wire(page, RunsPage(service, stories, widgets))
 
@@ -51,6 +53,7 @@ class Widgets:
     banner: gr.HTML
     list_view: gr.Column
     run_queue: gr.HTML
+    groups: gr.HTML
     run_list: gr.HTML
     run_view: gr.Column
     timer: gr.Timer
@@ -84,13 +87,17 @@ class Widgets:
 
 @dataclass(kw_only=True)
 class Seen:
-    """What one visitor's page shows already. `run_id` is empty while it shows the list."""
+    """What one visitor's page shows already. `run_id` is empty while it shows the list, or the one group of a sweep
+    that `group_id` names.
+    """
 
     run_id: str = ""
     state: str = ""
     version: int = -1
     html: str | None = None
     queue: str | None = None
+    group_id: str = ""
+    groups: str = ""
 
 
 class RunsPage:
@@ -107,8 +114,9 @@ class RunsPage:
         return len(self.service.machine().gpus)
 
     def open(self, request: gr.Request) -> News:
-        """A visitor arrives, at the list or at one run."""
-        seen = Seen(run_id=request.query_params.get("run", ""))
+        """A visitor arrives, at the list, at one run or at the runs of one sweep."""
+        asked = request.query_params
+        seen = Seen(run_id=asked.get("run", ""), group_id=asked.get("group", ""))
         try:
             return {self.widgets.seen: seen, **self.look(seen)}
         except NotFound as error:
@@ -119,7 +127,9 @@ class RunsPage:
         """What is new since the last look."""
         if seen is None:
             return {}
-        return self._look_at_run(seen) if seen.run_id else self._look_at_list(seen)
+        if seen.run_id:
+            return self._look_at_run(seen)
+        return self._look_at_group(seen) if seen.group_id else self._look_at_list(seen)
 
     def stop(self, seen: Seen) -> News:
         """Finish the step and keep what was learned."""
@@ -159,18 +169,34 @@ class RunsPage:
         self.service.set_priority(run.id, int(event.priority))
         return self.look(seen)
 
+    def end_group(self, seen: Seen, event: gr.EventData) -> News:
+        """Give up what waits of a sweep, or end it as a whole."""
+        sweep_view.end(self.service, event)
+        return self.look(seen)
+
     def _look_at_list(self, seen: Seen) -> News:
-        waiting = self.service.queue()
-        in_queue = {run.id for run in waiting} if len(waiting) > 1 else set()
-        runs = [run for run in self.service.runs() if run.id not in in_queue][:LISTED_RUNS]
+        waiting, everything = self.service.queue(), self.service.runs()
+        groups = sweep_view.newest_groups(self.service, everything)
+        elsewhere = {run.id for run in waiting} if len(waiting) > 1 else set()
+        elsewhere |= {outcome.run.id for group in groups for outcome in group.outcomes}
+        runs = [run for run in everything if run.id not in elsewhere][:LISTED_RUNS]
         told = [(run, self.stories.of(run.id)) for run in runs]
-        listed = run_view.run_list(told, _now(), self.gpus > 1) if told else _no_runs() if not waiting else ""
-        queued = queue.section(waiting, self.gpus)
+        listed = run_view.run_list(told, _now(), self.gpus > 1) if told else "" if everything else _no_runs()
+        return self._listed(seen, listed, queue.section(waiting, self.gpus), sweep_view.sections(groups))
+
+    def _look_at_group(self, seen: Seen) -> News:
+        shown = sweep_view.section(self.service.sweeps.group(seen.group_id))
+        return self._listed(seen, "", '<p class="run-head"><a class="back" href="/runs">All runs</a></p>', shown)
+
+    def _listed(self, seen: Seen, listed: str, queued: str, groups: str) -> News:
+        """What of the list has changed."""
         news: News = {}
         if listed != seen.html:
             news[self.widgets.run_list] = seen.html = listed
         if queued != seen.queue:
             news[self.widgets.run_queue] = seen.queue = queued
+        if groups != seen.groups:
+            news[self.widgets.groups] = seen.groups = groups
         return news
 
     def _look_at_run(self, seen: Seen) -> News:
@@ -288,6 +314,7 @@ def _wire(page: gr.Blocks, handlers: RunsPage) -> None:
         button.click(tells(handler), widgets.seen, widgets.all, trigger_mode="once", **quick)
     widgets.run_queue.move(tells(handlers.move), widgets.seen, widgets.all, **quick)
     widgets.run_queue.prioritize(tells(handlers.prioritize), widgets.seen, widgets.all, **quick)
+    widgets.groups.end_group(tells(handlers.end_group), widgets.seen, widgets.all, **quick)
 
 
 def _no_runs() -> str:

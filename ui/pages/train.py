@@ -1,7 +1,6 @@
 """The Train page: choose data and a base model, shape the adapter, launch.
 
-Ids: `#dataset-upload` the file drop, `#example-KEY` an example's button, `#dataset-choice`, `#dataset-status`,
-`#skip-bad-rows`, `#dataset-preview`; `#model-kind`, `#model-ref`, `#model-status`; `#setting-…` one widget a row of
+Ids: those of `ui.pages.data_card`, `ui.pages.model_card` and `ui.pages.tree_card`; `#setting-…` one widget a row of
 `ui.settings.SETTINGS`; `#advanced`, `#variants`; `#ready`, `#run-name`, `#command`, `#launch`. `/?from=RUN` starts with
 a run's settings, `/?base=ID` with a model that full fine-tuning made.
 """
@@ -12,25 +11,23 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.events import Dependency
-from gradio.utils import get_upload_folder
 
 from core.config import STARTER, RunConfig, to_dict
-from core.errors import ConfigError, DataError, NotFound, UserError
-from jobs.service import Adapter, Dataset, Estimate, ModelCard, Service
+from core.errors import ConfigError, DataError, UserError
+from jobs.service import Dataset, Estimate, ModelCard, Service
 from ui import answers, forms, markup, text
 from ui.answers import News
-from ui.pages import datasets, frame, ready, train_widgets
+from ui.pages import data_card, filling, frame, model_card, ready, token_tab, train_widgets, tree_card
+from ui.pages.data_card import DataCard
+from ui.pages.token_tab import TokenTab
 from ui.pages.train_widgets import Widgets
 from ui.settings import METHOD, TASK
 from ui.story import Stories
 
-SKIPPABLE = "bad rows be left out"  # how a refusal says that a second try without these rows can succeed
 LAUNCHED = "(run) => { if (run) location.href = '/runs?run=' + encodeURIComponent(run); }"
 
 
@@ -40,13 +37,13 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
     gr.HTML(markup.page_heading("Train", "Teach a model to write your way, with a small adapter on top of it."))
     with gr.Row(elem_classes=["split"]):
         with gr.Column(scale=3, elem_classes=["cards"]):
-            data, model = train_widgets.data_card(service), train_widgets.model_card()
-            lora, variants = train_widgets.lora_card()
-            made = {**data.pop("task"), **lora}
+            data, model = train_widgets.card_of_data(service), model_card.build()
+            lora = train_widgets.lora_card()
+            made = {**data.pop("settings"), **lora.pop("fields")}
             fields = {setting.path: made[setting.path] for setting in forms.SETTINGS}
         with gr.Column(scale=2, elem_classes=["aside"], min_width=300):
             launch = train_widgets.ready_card()
-    widgets = Widgets(banner=banner, fields=fields, variants=variants, **data, **model, **launch)
+    widgets = Widgets(banner=banner, fields=fields, model=model, **lora, **data, **launch)
     _wire(page, TrainPage(service, widgets))
 
 
@@ -85,81 +82,41 @@ class TrainPage:
     def __init__(self, service: Service, widgets: Widgets) -> None:
         self.service = service
         self.widgets = widgets
+        self.data = DataCard(service, widgets.data)
+        self.model = model_card.ModelCard(service, widgets.model, widgets.fields[forms.TARGETS])
+        self.tokens = TokenTab(service, widgets.data.tokens, self._config_of, self.data.begun)
+        self.tree = tree_card.TreeCard(service, widgets.tree, widgets.fields, self._settings_of)
+        self.filling = filling.Filling(self, Form.read)
 
     def open(self, request: gr.Request) -> News:
         """A visitor arrives, perhaps from a run whose settings are to be used again."""
         widgets = self.widgets
         known = self.service.datasets()
-        news: News = {widgets.page_key: uuid.uuid4().hex, **self.choose_model(STARTER, "")}
-        if known:
-            news |= self._chosen(known[0])
         earlier, base = (request.query_params.get(name) for name in ("from", "base"))
+        news: News = {
+            widgets.page_key: uuid.uuid4().hex,
+            **self.model.choose(STARTER, ""),
+            **self.model.offer(),
+            **self.filling.open(earlier),
+        }
+        if known:
+            news |= self.data.chosen(known[0])
         try:
-            news |= self._like(self.service.run(earlier).config) if earlier else {}
-            return {**news, **self._on(self.service.adapter(base))} if base else news
-        except UserError as error:  # the run, its dataset or its model is gone: an ordinary visit then
+            news |= self.filling.copy(earlier)
+            return {**news, **self.model.trained_here(self.service.adapter(base))} if base else news
+        except UserError as error:  # the run or its model is gone: an ordinary visit then
             return {**news, widgets.banner: answers.explain(error)}
 
-    def upload(self, path: str | None) -> News:
-        """A file was dropped: read it, keep it, choose it; or offer to leave its broken rows out."""
-        if not path:
-            return {}
-        try:
-            return self._chosen(self.service.add_dataset(_checked(path), name=Path(path).name))
-        except DataError as error:
-            return {
-                self.widgets.upload: None,  # so that the next file can be dropped
-                self.widgets.dataset: None,
-                self.widgets.preview: "",
-                self.widgets.dataset_status: markup.banner(error.title, error.detail, error.hint),
-                self.widgets.skip: gr.update(visible=SKIPPABLE in error.hint),
-                self.widgets.broken_upload: path,
-            }
-
-    def skip_bad_rows(self, path: str) -> News:
-        """The same file again, without the rows that cannot be trained on."""
-        return self._chosen(self.service.add_dataset(_checked(path), name=Path(path).name, skip_bad_rows=True))
-
-    def example(self, key: str) -> News:
-        """One click: an example as dataset."""
-        return self._chosen(self.service.add_example(key))
-
-    def choose_dataset(self, dataset_id: str | None) -> News:
-        """Show the dataset that is now chosen."""
-        widgets = self.widgets
-        if not dataset_id:
-            return {widgets.dataset_status: "", widgets.preview: ""}
-        dataset, rows = self.service.dataset(dataset_id), self.service.preview(dataset_id, datasets.PREVIEW_ROWS)
-        return {
-            widgets.dataset_status: datasets.line(dataset, rows),
-            widgets.preview: datasets.preview(rows, dataset.rows),
-            widgets.skip: gr.update(visible=False),
-            widgets.fields[TASK]: self.service.task_of(dataset_id),
-        }
-
-    def choose_kind(self, kind: str, targets: Sequence[str] = ()) -> News:
-        """Another kind of base model: ask for what names it."""
-        return {**self.choose_model(kind, "", targets), self.widgets.model_ref: train_widgets.ref_box(kind, "")}
-
-    def choose_model(self, kind: str, ref: str, targets: Sequence[str] = ()) -> News:
-        """Show what is known of the base model, and its linear layers as targets; those checked stay if it has them."""
-        widgets = self.widgets
-        news: News = {widgets.model_status: ""}
-        if kind != STARTER and not (ref or "").strip():
-            return {**news, widgets.fields[forms.TARGETS]: train_widgets.target_choices(())}
-        try:
-            card = self.service.inspect_model(STARTER if kind == STARTER else ref.strip())
-        except UserError as error:
-            return {**news, widgets.model_status: markup.banner(error.title, error.detail, error.hint)}
-        news[widgets.fields[forms.TARGETS]] = train_widgets.target_choices(card.shapes, targets)
-        news[widgets.model_status] = ready.model_line(card)
-        return news
+    def learn_from(self, dataset_id: str | None) -> News:
+        """Another dataset is chosen: the task is what its rows are for."""
+        return {self.widgets.fields[TASK]: self.service.task_of(dataset_id)} if dataset_id else {}
 
     def refresh(self, *values: Any) -> News:
         """The form changed: say what would be trained, or what is missing."""
         form = Form.read(*values)
         outlook = self._look_ahead(form)
         label = ready.launch_label(outlook.dataset, outlook.card, outlook.problem)
+        changed = forms.differing(form.settings, outlook.card.shapes if outlook.card is not None else ())
         widgets = self.widgets
         return {
             widgets.ready: ready.summary(outlook.config, outlook.dataset, outlook.estimate, outlook.problem),
@@ -168,7 +125,10 @@ class TrainPage:
             widgets.run_name: gr.update(
                 placeholder=_default_name(outlook.dataset, form) if outlook.dataset else train_widgets.NAMELESS
             ),
-            **self._mark(outlook, str(form.settings[METHOD])),
+            **self.filling.outlook(form, outlook, changed),
+            **self.tokens.outlook(outlook.config, outlook.dataset),
+            **self.tree.outlook(outlook.config, outlook.estimate),
+            **self._mark(outlook, str(form.settings[METHOD]), changed),
         }
 
     def launch(self, *values: Any) -> News:
@@ -181,6 +141,15 @@ class TrainPage:
         fingerprint = hashlib.sha256(repr(to_dict(config)).encode()).hexdigest()
         run = self.service.submit(config, key=f"{form.page_key}-{fingerprint[:16]}")
         return {self.widgets.launched: run.id}
+
+    def _config_of(self, *values: Any) -> RunConfig | None:
+        """The run that the form's values describe; None where it is not complete, or wrong."""
+        outlook = self._look_ahead(Form.read(*values))
+        return outlook.config if outlook.dataset is not None else None
+
+    def _settings_of(self, *values: Any) -> RunConfig | None:
+        """As `_config_of`, whether or not a dataset is chosen."""
+        return self._look_ahead(Form.read(*values)).config
 
     def _look_ahead(self, form: Form) -> Outlook:
         outlook = Outlook()
@@ -214,17 +183,10 @@ class TrainPage:
             shapes=card.shapes,
         )
 
-    def _chosen(self, dataset: Dataset) -> News:
-        widgets = self.widgets
-        choices = datasets.choices(self.service.datasets())
-        return {
-            widgets.upload: None,
-            widgets.dataset: gr.update(choices=choices, value=dataset.id, visible=True),
-            **self.choose_dataset(dataset.id),
-        }
-
-    def _mark(self, outlook: Outlook, method: str) -> News:
-        """Put the problem beside its widget, plain hints beside all others, and away what the method has no use for."""
+    def _mark(self, outlook: Outlook, method: str, changed: Sequence[forms.Setting]) -> News:
+        """Put the problem beside its widget, plain hints beside all others, mark what is changed, and put away what the
+        method has no use for.
+        """
         problem = outlook.problem
         faulty = forms.by_path(problem.field) if isinstance(problem, ConfigError) else None
         has_variants = any(forms.applies(row, method) for row in forms.SETTINGS if row.section == "variants")
@@ -236,33 +198,17 @@ class TrainPage:
                 forms.hint(setting, outlook.card, method),
                 problem if setting == faulty else None,
                 is_shown=forms.applies(setting, method),
+                is_changed=setting in changed,
             )
             for setting, widget in zip(forms.SETTINGS, self.widgets.fields.values(), strict=True)
         }
 
-    def _on(self, trained: Adapter) -> News:
-        """A model that was trained here as the base model.
-
-        Raises:
-            NotFound: it is an adapter.
-        """
-        if trained.method != "full":
-            raise NotFound(f"{trained.name} is an adapter and no base model", hint="Choose one that was trained whole")
-        folder, widgets = str(trained.path), self.widgets
-        ref = {widgets.model_kind: "folder", widgets.model_ref: train_widgets.ref_box("folder", folder)}
-        return {**self.choose_model("folder", folder), **ref}
-
-    def _like(self, config: RunConfig) -> News:
-        """The form filled in as an earlier run had it."""
-        widgets = self.widgets
-        kind = STARTER if config.base_model == STARTER else "hub" if _is_hub_id(config.base_model) else "folder"
+    def settings_of(self, config: RunConfig) -> News:
+        """The form with the base model and the settings of `config`."""
         shapes = self.service.inspect_model(config.base_model).shapes
         shown = forms.values(config, shapes)
-        news = self.choose_model(kind, config.base_model, shown.pop(forms.TARGETS))
-        news |= self._chosen(self.service.dataset(config.data.dataset_id))
-        news |= {widgets.fields[path]: value for path, value in shown.items()}
-        ref = "" if kind == STARTER else config.base_model
-        return {**news, widgets.model_kind: kind, widgets.model_ref: train_widgets.ref_box(kind, ref)}
+        news = self.model.named(config.base_model, shown.pop(forms.TARGETS))
+        return news | {self.widgets.fields[path]: value for path, value in shown.items()}
 
 
 # Values come as the browser sends them: what is allowed is for `core.config` and the service to say, in words.
@@ -272,15 +218,25 @@ _AS_SENT = {**frame.QUICK, "preprocess": False}
 def _wire(page: gr.Blocks, handlers: TrainPage) -> None:
     """Connect the widgets' events with the handlers."""
     widgets = handlers.widgets
+    data_card.wire(handlers.data, widgets.banner)
+    token_tab.wire(handlers.tokens, widgets.banner, widgets.form, widgets.data.all, _AS_SENT)
     refresh = answers.tells(widgets.banner, clears=False)(handlers.refresh)
+    tree = [widgets.banner, widgets.tree.tree]
+    show_tree = answers.tells(widgets.banner, clears=False)(handlers.tree.show)
     for choice in _wire_choices(page, handlers):
         choice.then(refresh, widgets.form, widgets.outlook, **_AS_SENT)
+        choice.then(show_tree, widgets.form, tree, **_AS_SENT)
+    for chosen in tree_card.wire(handlers.tree, widgets.banner, widgets.form, _AS_SENT):
+        chosen.then(refresh, widgets.form, widgets.outlook, **_AS_SENT)
     # A textbox's `input` knows keys alone, not what is pasted with the mouse, and a slider's not its own corrections.
     typed = [
         (field.change if isinstance(field, gr.Textbox | gr.Slider) else field.input)
         for field in (widgets.run_name, *widgets.fields.values())
     ]
     gr.on(typed, refresh, widgets.form, widgets.outlook, trigger_mode="always_last", **_AS_SENT)
+    for filled in filling.wire(handlers.filling, _AS_SENT):
+        filled.then(refresh, widgets.form, widgets.outlook, **_AS_SENT)
+        filled.then(show_tree, widgets.form, tree, **_AS_SENT)
     launch = answers.tells(widgets.banner)(handlers.launch)
     outputs = [widgets.banner, widgets.launched]
     launched = widgets.launch.click(launch, widgets.form, outputs, trigger_mode="once", **_AS_SENT)
@@ -290,41 +246,15 @@ def _wire(page: gr.Blocks, handlers: TrainPage) -> None:
 def _wire_choices(page: gr.Blocks, handlers: TrainPage) -> list[Dependency]:
     """Connect what decides on data and base model; the events after which the form is to be looked at anew."""
     widgets, tells = handlers.widgets, answers.tells(handlers.widgets.banner)
-    data, model = widgets.data, widgets.model
-    kind, targets = widgets.model_kind, widgets.fields[forms.TARGETS]
-    reference = [kind, widgets.model_ref, targets]
-    choices = [
+    dataset, targets = widgets.data.dataset, widgets.fields[forms.TARGETS]
+    return [
         page.load(tells(handlers.open), None, widgets.opened, **frame.QUICK),
-        widgets.upload.upload(tells(handlers.upload), widgets.upload, data, **frame.QUICK),
-        widgets.skip.click(tells(handlers.skip_bad_rows), widgets.broken_upload, data, **frame.QUICK),
-        widgets.dataset.input(tells(handlers.choose_dataset), widgets.dataset, data, **_AS_SENT),
-        kind.input(tells(handlers.choose_kind), [kind, targets], model, **_AS_SENT),
-        widgets.model_ref.change(
-            tells(handlers.choose_model), reference, model, trigger_mode="always_last", **_AS_SENT
-        ),
+        dataset.change(tells(handlers.learn_from), dataset, [widgets.banner, widgets.fields[TASK]], **_AS_SENT),
+        *model_card.wire(handlers.model, widgets.banner, targets, _AS_SENT),
     ]
-    for key, button in widgets.examples.items():
-        choices.append(button.click(tells(partial(handlers.example, key)), None, data, **frame.QUICK))
-    return choices
-
-
-def _checked(path: str) -> Path:
-    """`path` if it lies in Gradio's upload folder: a browser may send any path it likes.
-
-    Raises:
-        DataError: it does not.
-    """
-    resolved = Path(path).resolve()
-    if not resolved.is_relative_to(Path(get_upload_folder()).resolve()):
-        raise DataError("That file was not uploaded here", hint="Drop the file onto the page")
-    return resolved
 
 
 def _default_name(dataset: Dataset | None, form: Form) -> str:
     method = form.settings[METHOD]
     suffix = f"r{form.settings['lora.rank']}" if method == "lora" else method
     return f"{text.stem(dataset.name)}-{suffix}" if dataset else "run"
-
-
-def _is_hub_id(ref: str) -> bool:
-    return ref.count("/") == 1 and not ref.startswith(("/", ".", "~"))

@@ -10,7 +10,7 @@ import torch
 from core.config import RunConfig
 from core.data.encoding import Encoding, Row, encode_gradually, require_unlabeled
 from core.data.records import Records
-from core.data.templates import ensure_template
+from core.data.templates import choose_template
 from core.models.load import LoadedModel, load_model, position_limit
 from core.train.objective import Objective
 from core.train.tasks.task import Notes, cut_note, row_limit
@@ -31,13 +31,11 @@ class Chat:
     def objective(self, loaded: LoadedModel) -> tuple[Objective, Notes]:
         layout, note = choose_layout(loaded)
         notes: Notes = (note,) if note else ()
-        if ensure_template(loaded.tokenizer):
-            notes += ("The model has no chat template; a plain one is used (### User / ### Assistant)",)
-        return layout, notes
+        return layout, notes + choose_template(loaded.tokenizer, self._config.data.template)
 
     def encode(self, loaded: LoadedModel, scratch: Path) -> Iterator[Encoding[Row]]:
         limit = row_limit(self._config, position_limit(loaded.model))
-        return encode_gradually(loaded.tokenizer, self._records, limit, scratch)
+        return encode_gradually(loaded.tokenizer, self._records, limit, scratch, self._config.data.train_on)
 
     def losses(self, encoding: Encoding[Row]) -> Notes:
         lost = encoding.without_labels

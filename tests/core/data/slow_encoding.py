@@ -50,7 +50,7 @@ def spans(tokenizer: Any, record: Conversation) -> tuple[str, list[tuple[int, in
                 if not text.startswith(through) or not through.startswith(before):
                     raise DataError(
                         f"Row {record.source_row}: the model's chat template rewrites earlier turns",
-                        hint="Split the conversation into rows with one assistant message each",
+                        hint="Train on the last turn alone, or split it into rows with one assistant message each",
                     )
                 found.append((len(before), len(through)))
     except DataError:

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from core.data.encoding import IGNORE, Row, encode
+from core.data.named_templates import PLAIN_TEMPLATE
 from core.data.records import Conversation, Message, Passage, Record
-from core.data.templates import PLAIN_TEMPLATE, ensure_template, render
+from core.data.templates import ensure_template, render
 from core.errors import DataError
 from tests.core.tiny import conversation
 

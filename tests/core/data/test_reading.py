@@ -56,7 +56,7 @@ def test_the_same_rows_are_read_from_every_file_format(
     ("row", "row_format", "expected"),
     [
         ({"prompt": "Hi", "response": "Ahoy"}, "prompt and completion", ANSWER),
-        ({"Question": "Hi", " Answer ": "Ahoy"}, "prompt and completion", ANSWER),
+        ({"Question": "Hi", " Answer ": "Ahoy"}, "question and answer", ANSWER),
         ({"input": "Hi", "output": "Ahoy"}, "prompt and completion", ANSWER),
         ({"prompt": ROLES[:1], "completion": ROLES[1:]}, "prompt and completion", ANSWER),
         (

@@ -10,8 +10,17 @@ from core.data.records import Conversation, Labeled, Message, Passage, Record, r
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 _ROWS = st.integers(1, 10**9)
-_MESSAGES = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=_TEXT)
-_CONVERSATIONS = st.builds(Conversation, messages=st.lists(_MESSAGES, max_size=4).map(tuple), source_row=_ROWS)
+_MESSAGES = st.builds(
+    Message,
+    role=st.sampled_from(["system", "user", "assistant", "tool"]),
+    content=_TEXT,
+    weight=st.integers(0, 1),
+    tool_calls=st.none() | _TEXT,
+    name=st.none() | _TEXT,
+)
+_CONVERSATIONS = st.builds(
+    Conversation, messages=st.lists(_MESSAGES, max_size=4).map(tuple), source_row=_ROWS, tools=st.none() | _TEXT
+)
 _PASSAGES = st.builds(Passage, text=_TEXT, source_row=_ROWS)
 _LABELED = st.builds(Labeled, text=_TEXT, text_pair=st.none() | _TEXT, label=_TEXT, source_row=_ROWS)
 
@@ -47,3 +56,14 @@ def test_no_record_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
     assert len(found) == 2 and next(iter(found)) == Passage(text="whole", source_row=1)
     with pytest.raises(ValueError, match="line 1 column 1"):
         list(found)
+
+
+def test_a_file_of_an_earlier_workbench_is_still_read_and_a_plain_record_still_written_so(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    line = b'{"row":3,"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Ahoy"}]}\n'
+    path.write_bytes(line)
+    (record,) = read_records(path)
+    assert isinstance(record, Conversation) and record.tools is None
+    assert [(turn.weight, turn.tool_calls, turn.name) for turn in record.messages] == [(1, None, None)] * 2
+    write_records([record], path)
+    assert path.read_bytes() == line

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import core.data.files
+import core.data.reading
 from core.data.reading import read_dataset
 from core.errors import DataError
 from tests.core.data.samples import (
@@ -74,9 +74,10 @@ def test_a_file_that_is_not_what_its_name_says_is_named(
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["a.xlsx", "a.jsonl.gz", "noname", "a.pkl"])
+@pytest.mark.parametrize("name", ["a.xls", "a.gz", "a.tar.gz", "noname", "a.pkl"])
 def test_an_unknown_suffix_lists_the_supported_ones(write: Writer, name: str) -> None:
-    with pytest.raises(DataError, match=r"\.jsonl, \.ndjson, \.json, \.csv, \.tsv, \.txt, \.md, \.parquet"):
+    supported = r"\.jsonl, \.ndjson, \.json, \.csv, \.tsv, \.txt, \.md, \.parquet, \.xlsx, \.zip, or one"
+    with pytest.raises(DataError, match=supported):
         read_dataset(write(name, "x"))
 
 
@@ -97,7 +98,7 @@ def test_a_huge_file_is_refused_by_its_size_alone(tmp_path: Path) -> None:
 
 def test_a_parquet_file_that_unpacks_to_too_much_is_refused(write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write("a.parquet", as_parquet([{"text": f"{number} " * 50} for number in range(1000)]))
-    monkeypatch.setattr(core.data.files, "MAX_BYTES", path.stat().st_size + 10)
+    monkeypatch.setattr(core.data.reading, "MAX_BYTES", path.stat().st_size + 10)
     with pytest.raises(DataError, match="unpacks to"):
         read_dataset(path)
 
@@ -111,14 +112,14 @@ def test_a_damaged_parquet_file_is_refused(write: Writer, cut: float) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet", "a.json"])
 def test_unknown_columns_are_listed_with_what_is_expected(write: Writer, name: str) -> None:
-    rows = [{"Frage": "Hi", "Antwort": "Ahoy"}]
+    rows = [{"Straße": "Am Markt", "Ort": "Ulm", "Land": "DE"}]
     contents = {
         "a.jsonl": json_lines(rows),
         "a.csv": as_csv(rows),
         "a.parquet": as_parquet(rows),
         "a.json": json.dumps(rows),
     }
-    with pytest.raises(DataError, match=r"found: Frage, Antwort.*prompt and completion"):
+    with pytest.raises(DataError, match=r"found: Straße, Ort, Land.*prompt and completion"):
         read_dataset(write(name, contents[name]))
 
 

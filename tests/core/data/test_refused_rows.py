@@ -82,7 +82,7 @@ def test_a_row_of_the_wrong_kind_is_named(write: Writer, row: Any, title: str) -
         ("Hi", "has messages that are text"),
         (["Hi"], "has a message that is text"),
         ([{"content": "Hi"}], "has a message without a role"),
-        ([ROLES[0], {"role": "tool", "content": "5"}, ROLES[1]], "has a message of the role 'tool'"),
+        ([ROLES[0], {"role": "narrator", "content": "5"}, ROLES[1]], "has a message of the role 'narrator'"),
         ([ROLES[0], {"role": "assistant", "content": ""}], "has an empty assistant message"),
         ([ROLES[0], {"role": "assistant", "content": None}], "has an assistant message that is null"),
         ([{"role": "user", "content": [{"type": "image_url"}]}, ROLES[1]], "has a user message with something else"),

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.data.encoding import marked_turns
+from core.data.named_templates import PLAIN_TEMPLATE
 from core.data.records import Conversation, Message
-from core.data.templates import PLAIN_TEMPLATE, ChatTemplate, render
+from core.data.templates import ChatTemplate, Span, render
 from core.errors import DataError
 from tests.core.data.slow_encoding import spans
 from tests.core.tiny import conversation
@@ -67,6 +69,10 @@ MESSAGES = st.lists(st.builds(Message, role=ROLES, content=TEXTS), min_size=1, m
 TURNS = st.tuples(st.none() | TEXTS, st.lists(TEXTS, min_size=2, max_size=6))
 
 
+def answers(template: ChatTemplate, talk: Conversation) -> tuple[str, list[Span]]:
+    return template.placed_turns(talk, marked_turns(talk, "assistant"))
+
+
 def outcome(text: Any) -> str:
     """What `text` gives, or how it fails."""
     try:
@@ -102,22 +108,22 @@ def test_turns_stand_where_rendering_everything_each_time_says(
         tokenizer.chat_template = TEMPLATES[name]
     talk = conversation(*turns[1], system=turns[0])
     expected = outcome(lambda: spans(tokenizer, talk))
-    assert outcome(lambda: ChatTemplate(tokenizer).trained_spans(talk)) == expected
+    assert outcome(lambda: answers(ChatTemplate(tokenizer), talk)) == expected
 
 
 def test_a_question_with_its_answer_is_rendered_twice(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     template, rendered = ChatTemplate(tokenizer), list[int]()
     whole = template.render
 
-    def counted(messages: list[dict[str, str]], *, opening: bool) -> str:
+    def counted(messages: list[dict[str, str]], **how: Any) -> str:
         rendered.append(len(messages))
-        return whole(messages, opening=opening)
+        return whole(messages, **how)
 
     monkeypatch.setattr(template, "render", counted)
-    template.trained_spans(conversation("Why?", "So."))
+    answers(template, conversation("Why?", "So."))
     assert sorted(rendered) == [1, 2]
     rendered.clear()
-    template.trained_spans(conversation("Why?", "So.", "And?", "Not."))
+    answers(template, conversation("Why?", "So.", "And?", "Not."))
     assert sorted(rendered) == [1, 2, 3, 4]
 
 
@@ -141,4 +147,4 @@ def test_a_tokenizer_with_a_way_of_its_own_goes_its_way(tokenizer: Any) -> None:
 def test_an_answer_without_anything_before_it_is_refused_with_its_row(tokenizer: Any) -> None:
     alone = Conversation(messages=(Message(role="assistant", content="Ho."),), source_row=4)
     with pytest.raises(DataError, match="Row 4: .* needs a message to begin with"):
-        ChatTemplate(tokenizer).trained_spans(alone)
+        answers(ChatTemplate(tokenizer), alone)

@@ -1,0 +1,122 @@
+"""Any row of a file of records, found without reading those before it.
+
+Beside `records.jsonl` lies `records.npy`, `[marks, 3] int64`: for every `STRIDE`th record where its line begins, its
+`source_row`, and how many records come before it; and last where the file ends. Source rows ascend, so both the
+hundredth record and the record of line 4,711 are found by a search among the marks and at most `STRIDE` lines read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.data.records import Record, RecordFile, from_line, to_line
+
+STRIDE = 256
+_PLACE, _SOURCE_ROW, _BEFORE = range(3)
+_NO_ROW = np.iinfo(np.int64).max
+
+
+class RecordWriter:
+    """Writes records to `path` as they come, and their index when it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("wb")
+        self._marks: list[tuple[int, int, int]] = []
+        self._size = self.count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        marks = [*self._marks, (self._size, _NO_ROW, self.count)]
+        np.save(index_of(self._path), np.array(marks, np.int64))
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Add `records`.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        for record in records:
+            if self.count % STRIDE == 0:
+                self._marks.append((self._size, record.source_row, self.count))
+            self._size += self._file.write(to_line(record))
+            self.count += 1
+
+
+class IndexedRecords(RecordFile):
+    """The records of a file with an index, of which any can be had at once."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._marks: NDArray[np.int64] = np.load(index_of(path))
+
+    def __len__(self) -> int:
+        return int(self._marks[-1, _BEFORE])
+
+    def at(self, first: int, count: int) -> tuple[Record, ...]:
+        """As many as `count` records from number `first` (from 0) on."""
+        mark = max(0, int(np.searchsorted(self._marks[:, _BEFORE], first, side="right")) - 1)
+        found = []
+        for number, record in enumerate(self._from(mark), start=int(self._marks[mark, _BEFORE])):
+            if number >= first + count:
+                break
+            if number >= first:
+                found.append(record)
+        return tuple(found)
+
+    def number_from(self, source_row: int) -> int:
+        """Which record (from 0) is the first that came of row `source_row` of the person's file, or of a later one; how
+        many there are, where none did.
+        """
+        mark = max(0, int(np.searchsorted(self._marks[:, _SOURCE_ROW], source_row, side="left")) - 1)
+        for number, record in enumerate(self._from(mark), start=int(self._marks[mark, _BEFORE])):
+            if record.source_row >= source_row:
+                return number
+        return len(self)
+
+    def _from(self, mark: int) -> Iterator[Record]:
+        with self._path.open("rb") as file:
+            file.seek(int(self._marks[mark, _PLACE]))
+            for line in file:
+                yield from_line(line)
+
+
+def index_of(path: Path) -> Path:
+    """Where the index of the records at `path` lies."""
+    return path.with_suffix(".npy")
+
+
+def write_indexed(records: Iterable[Record], path: Path) -> int:
+    """Write `records` to `path` with their index; how many they are."""
+    with RecordWriter(path) as writer:
+        writer.write(records)
+    return writer.count
+
+
+def open_records(path: Path) -> IndexedRecords:
+    """The records at `path`; an older workbench's, which have no index, are given one."""
+    if not index_of(path).exists():
+        _index(path)
+    return IndexedRecords(path)
+
+
+def _index(path: Path) -> None:
+    marks: list[tuple[int, int, int]] = []
+    size = count = 0
+    with path.open("rb") as file:
+        for line in file:
+            if count % STRIDE == 0:
+                marks.append((size, from_line(line).source_row, count))
+            size += len(line)
+            count += 1
+    np.save(index_of(path), np.array([*marks, (size, _NO_ROW, count)], np.int64))

@@ -1,0 +1,222 @@
+"""How a person's file becomes a dataset's folder: read once, as a stream, into rows, their index and their health.
+
+Nothing here knows the store or a process: the command line does it in its own, the app in a child's (`jobs.intake`).
+The folder is a draft until whoever ordered it puts it in place.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import orjson
+
+from core.data.files import Table, open_files, open_folder, open_table
+from core.data.health_check import HealthCheck
+from core.data.mapping import Detection, Mapping, Unclear
+from core.data.reading import RecordStream, refusal, stream_records, unsure
+from core.data.records import Record
+from core.data.row_index import RecordWriter
+from core.data.rows import Problem, Row
+from core.durable import flush_all
+from core.errors import DataError
+from jobs.home import DatasetFolder
+from jobs.views import RunProblem
+
+BATCH = 1000
+TELL_SECONDS = 0.25
+PROBLEMS_KEPT = 12  # more than a refusal names
+_SAMPLE_ROWS, _SAMPLE_LETTERS = 5, 2000
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be read.
+
+    `name` is what the person calls it, whose suffix says what it is. `mapping` is what the columns mean, where the
+    person has said so; with `asks` they are to say so, however clear it seems. `files` are the parts of a dataset that
+    came in several, in place of `source`.
+    """
+
+    source: Path
+    name: str
+    mapping: Mapping | None = None
+    asks: bool = False
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """How a dataset's rows came about. `note` says what was done to those of the dataset that it was made of."""
+
+    file_format: str
+    row_format: str
+    mapping: Mapping
+    why: str
+    remarks: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    note: str = ""
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """From plain values, as JSON has them."""
+        lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **lists, "mapping": Mapping(**values["mapping"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What came of an order. `skipped` rows cannot be trained on, of which `problem` tells."""
+
+    about: About
+    rows: int
+    skipped: int = 0
+    problem: RunProblem | None = None
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """From plain values, as JSON has them."""
+        problem = RunProblem(**values["problem"]) if values["problem"] else None
+        return cls(**{**values, "about": About.parse(values["about"]), "problem": problem})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """What the columns of a file may mean: the best guess first, the columns, and some rows with long texts cut."""
+
+    mappings: tuple[Mapping, ...]
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """From plain values, as JSON has them."""
+        mappings = tuple(Mapping(**mapping) for mapping in values["mappings"])
+        return cls(mappings=mappings, columns=tuple(values["columns"]), rows=tuple(values["rows"]))
+
+
+class Unsure(DataError):
+    """The columns do not say what they mean; `guess` is for a person to look at."""
+
+    def __init__(self, guess: Guess, unclear: Unclear) -> None:
+        super().__init__(unclear.title, unclear.detail, unclear.hint)
+        self.guess = guess
+
+
+def take_in(order: Order, draft: DatasetFolder, tell: Callable[[int], None] = lambda rows: None) -> Taken:
+    """Fill `draft` with what `order` names; `tell` hears now and then how many rows have been read.
+
+    Raises:
+        DataError: the file cannot be read, or no row of it can be trained on.
+        Unsure: nobody has said what the columns mean, and they do not tell.
+        OSError: the disk is full.
+    """
+    draft.path.mkdir()
+    table = _open(order)
+    stream = _stream(table, order)
+    problems, rows, skipped = write_rows(stream, draft, tell)
+    problem = refusal(problems, skipped, rows + skipped, order.name) if skipped else None
+    if problem is not None and not rows:
+        raise problem
+    if not rows:
+        raise DataError(f"No row of {order.name} is left", " ".join(stream.remarks), "Add rows that can be trained on")
+    about = _about(stream)
+    keep_about(about, draft)
+    if order.source.is_file() and not order.files:
+        shutil.copyfile(order.source, draft.path / f"source{_suffix(order.name)}")
+    flush_all(draft.path)
+    told = RunProblem(title=problem.title, detail=problem.detail, hint=problem.hint) if problem is not None else None
+    return Taken(about=about, rows=rows, skipped=skipped, problem=told)
+
+
+def write_rows(
+    items: Iterable[Record | Problem], draft: DatasetFolder, tell: Callable[[int], None]
+) -> tuple[list[Problem], int, int]:
+    """Put rows and their health into `draft`; the first problems, and how many rows are sound and how many are not."""
+    problems: list[Problem] = []
+    check, skipped, told = HealthCheck(draft.health), 0, time.monotonic()
+    with RecordWriter(draft.records) as writer:
+        for batch in _batched(items):
+            check.add(batch)
+            bad = [item for item in batch if isinstance(item, Problem)]
+            problems += bad[: PROBLEMS_KEPT - len(problems)]
+            skipped += len(bad)
+            writer.write(item for item in batch if not isinstance(item, Problem))
+            if time.monotonic() - told >= TELL_SECONDS:
+                told = time.monotonic()
+                tell(writer.count + skipped)
+    draft.health_summary.write_bytes(orjson.dumps(check.finish().to_dict()))
+    return problems, writer.count, skipped
+
+
+def keep_about(about: About, folder: DatasetFolder) -> None:
+    """Keep `about` in `folder`; `about_of` gives an equal one back."""
+    folder.about.write_bytes(orjson.dumps(asdict(about), option=orjson.OPT_INDENT_2))
+
+
+def about_of(folder: DatasetFolder) -> About | None:
+    """How the rows of the dataset in `folder` came about; None for an older workbench's."""
+    return About.parse(orjson.loads(folder.about.read_bytes())) if folder.about.exists() else None
+
+
+def _batched(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    rest = iter(items)
+    while batch := list(islice(rest, BATCH)):
+        yield batch
+
+
+def _open(order: Order) -> Table:
+    if order.files:
+        return open_files(order.files, order.name)
+    return open_folder(order.source) if order.source.is_dir() else open_table(order.source, order.name)
+
+
+def _stream(table: Table, order: Order) -> RecordStream:
+    """The records of `table`, where it is clear what its columns mean."""
+    try:
+        stream = stream_records(table, order.name, order.mapping)
+        if order.mapping is None and (order.asks or not stream.detection.is_sure):
+            raise unsure(stream, order.name)
+    except Unclear as error:
+        raise Unsure(_guess(order, error.detection), error) from None
+    return stream
+
+
+def _about(stream: RecordStream) -> About:
+    detection = stream.detection
+    return About(
+        file_format=stream.file_format,
+        row_format=detection.title,
+        mapping=detection.mapping,
+        why=detection.why,
+        remarks=stream.remarks,
+        unused=detection.unused,
+    )
+
+
+def _guess(order: Order, detection: Detection | None) -> Guess:
+    """What may be meant, with the first rows, for which the file is opened once more."""
+    head = (item.values for item in islice(_open(order).rows, _SAMPLE_ROWS) if isinstance(item, Row))
+    rows = [values for values in head if isinstance(values, dict)]
+    columns = tuple(dict.fromkeys(str(column) for row in rows for column in row))
+    shown = tuple({str(key): _cut(value) for key, value in row.items()} for row in rows)
+    mappings = (detection.mapping, *detection.alternatives) if detection is not None else ()
+    return Guess(mappings=mappings, columns=columns, rows=shown)
+
+
+def _cut(value: Any) -> Any:
+    """A cell as it can be shown, and still be converted for a preview."""
+    return value[:_SAMPLE_LETTERS] if isinstance(value, str) else value
+
+
+def _suffix(name: str) -> str:
+    """The end of a file's name that says what it is, `.jsonl.gz` as a whole."""
+    suffixes = Path(name).suffixes
+    return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:]).lower()
