@@ -179,7 +179,7 @@ class Costs:
 
 
 def _estimate(found: Sized, rows: RowFacts, is_in_bf16: bool) -> MemoryEstimate:
-    batch = at_once(found.config, rows.longest(found.config.data.max_tokens))
+    batch = at_once(found.config, rows.longest(found.limit))
     return estimate_memory(found.config, found.shape, found.trained, batch, computes_in_bf16=is_in_bf16)
 
 
@@ -193,7 +193,7 @@ def duration(found: Sized, rows: RowFacts, figures: ProbeFigures | None, past: S
         beside = ", beside a run" if figures.is_beside_run else ""
         words = f"measured on one batch{beside}: {figures.tokens_per_second:.0f} tokens a second"
         return Duration(steps=steps, seconds=steps * figures.seconds_a_mean_step, how="measured", sentence=words)
-    mean, speed = rows.mean(config.data.max_tokens), flops_per_second(past, found)
+    mean, speed = rows.mean(found.limit), flops_per_second(past, found)
     if mean is None:
         words = "not known until the rows' tokens are counted"
         return Duration(steps=steps, seconds=None, how="unknown", sentence=words)

@@ -14,6 +14,7 @@ from typing import Any
 
 from core.config import ALL_LINEAR, AUTO_TARGETS, RunConfig, changed
 from core.errors import ConfigError
+from core.models.memory import at_once
 from jobs.fitting import RowFacts
 from jobs.sizes import Sized
 
@@ -92,7 +93,7 @@ def _small(words: str) -> str:
 def _families(found: Sized, rows: RowFacts) -> Iterator[list[_Idea]]:
     """Ideas of one kind each, from mild to strong; the kinds in the order of what they cost."""
     config = found.config
-    yield _fewer_at_once(config, rows)
+    yield _fewer_at_once(found, rows)
     if not config.optim.checkpointing:
         sentence = "Keeps much less between the passes and computes it twice: half more time, the same result"
         yield [_Idea("Turn gradient checkpointing on", sentence, {"optim.checkpointing": True})]
@@ -102,15 +103,15 @@ def _families(found: Sized, rows: RowFacts) -> Iterator[list[_Idea]]:
     if config.method == "lora":
         yield _lower_rank(config)
         yield _fewer_targets(found)
-    yield _shorter(config, rows)
+    yield _shorter(found, rows)
     if config.method == "full":
         sentence = "Trains a small adapter in place of every weight; what is learned is near, and the base stays"
         yield [_Idea("Train a LoRA adapter", sentence, {"method": "lora"})]
 
 
-def _fewer_at_once(config: RunConfig, rows: RowFacts) -> list[_Idea]:
-    longest = rows.longest(config.data.max_tokens)
-    now = max(longest, min(config.optim.batch_size * longest, config.optim.micro_tokens))
+def _fewer_at_once(found: Sized, rows: RowFacts) -> list[_Idea]:
+    longest = rows.longest(found.limit)
+    now = at_once(found.config, longest).tokens
     sentence = "A batch goes through in more parts: the same result, a little slower"
     counts = [max(LEAST_TOKENS, longest, now // part) for part in (2, 4, 8, 16)]
     return [
@@ -142,8 +143,8 @@ def _fewer_targets(found: Sized) -> list[_Idea]:
     return [_Idea(f"Adapt {' and '.join(pair)} alone", sentence, {"lora.targets": list(pair)})]
 
 
-def _shorter(config: RunConfig, rows: RowFacts) -> list[_Idea]:
-    longest = rows.longest(config.data.max_tokens)
+def _shorter(found: Sized, rows: RowFacts) -> list[_Idea]:
+    longest = rows.longest(found.limit)
     limits = [limit for part in (2, 4, 8) if (limit := longest // part) >= LEAST_TOKENS]
     return [
         _Idea(f"Cut rows at {limit:,} tokens", _cut_words(rows, limit), {"data.max_tokens": limit}) for limit in limits

@@ -71,7 +71,7 @@ def _measure(options: argparse.Namespace) -> None:
             cap_memory()  # as the worker does, so that what does not fit is told and not killed
             tell("phase", phase=TRYING, detail=f"rows of up to {event.longest:,} tokens")
         elif isinstance(event, StepDone):
-            tell("phase", phase=TRYING, detail="a second step, for its time")
+            tell("phase", phase=TRYING, detail=f"{event.seconds:.1f} s so far")
         elif isinstance(event, Note):
             tell("note", text=event.text)
         elif isinstance(event, Probed):

@@ -20,7 +20,7 @@ from core.models.catalogue import default_models_root
 from jobs import estimates, lists, module_tree, sweeps
 from jobs.adapters import write_zip
 from jobs.chats import Chats
-from jobs.costs import Cost, Memory
+from jobs.costs import Cost, Costs, Memory
 from jobs.datasets import Datasets, examples
 from jobs.exports import export_in_child
 from jobs.fixes import Fix
@@ -36,7 +36,8 @@ from jobs.machine import describe_machine, devices
 from jobs.models import ModelChoice, ModelFacts, Models
 from jobs.module_tree import Node
 from jobs.names import checked_name
-from jobs.probes import ProbeView
+from jobs.probes import Probes, ProbeView
+from jobs.rates import PastRuns
 from jobs.room import require_room
 from jobs.scheduler import Scheduler
 from jobs.states import ACTIVE_STATES, ENDED_STATES, RESUMABLE_STATES, RunState, Wish
@@ -121,7 +122,10 @@ class Service:
         launcher = LocalLauncher(self._environment)
         self.users = Users(self._store)
         self.models = Models(self._home, self._store, self._models_root)
-        self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._chats.leave)
+        self.probes = Probes(self._home, self._store, self._models_root, self._environment, make_room=self._chats.leave)
+        past = PastRuns(self._home, self._store)
+        self.costs = Costs(self._home, self._store, self._models_root, self.probes, devices, past)
+        self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._leave)
         self._submission = Submission(self._store, self._models_root, self.check_task, self._scheduler.wake)
         self.sweeps = sweeps.Sweeps(self._store, self._models_root, self._submission, self._ask_to_end)
 
@@ -143,12 +147,18 @@ class Service:
         self._scheduler.settle()
 
     def close(self) -> None:
-        """End the scheduler and the chat process. Runs go on."""
+        """End the scheduler, the chat process and whatever else is no run. Runs go on."""
         self._scheduler.close()
         self._chats.close()
+        self.probes.close()
         self.data.close()
         self.tokens.close()
         self._store.close()
+
+    def _leave(self, device: str) -> None:
+        """Free `device` of what is not a run."""
+        self._chats.leave(device)
+        self.probes.leave(device)
 
     # -- datasets ------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,12 @@ class Sized:
     trained: Trained
     estimate: Estimate
 
+    @property
+    def limit(self) -> int:
+        """How many tokens a row may have, by the config and by the model."""
+        asked = self.config.data.max_tokens
+        return min(asked, self.shape.positions or asked)
+
 
 def sized(config: RunConfig, models_root: Path, read: Callable[[Path], Blueprint] = read_blueprint) -> Sized | None:
     """`config` with its base model's numbers; None while that is not on this machine.
@@ -68,6 +74,7 @@ def model_shape(config: RunConfig, blueprint: Blueprint, folder: Path) -> ModelS
         parameters=blueprint.parameters,
         matrices={shape.name: (shape.out_features, shape.in_features) for shape in blueprint.linears},
         stored_bytes=sum(path.stat().st_size for path in weight_files(folder)),
+        positions=_number(text, "max_position_embeddings", "n_positions"),
         is_lean="rms_norm_eps" in text and is_gated,
         is_packed=config.task == "chat",
     )

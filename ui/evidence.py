@@ -34,8 +34,8 @@ EVIDENCE: dict[str, str] = {
         "16 bits, which is 33 % less memory for 51 % more time."
     ),
     "optim.epochs": (
-        "The paper trains GPT-2 for 5 epochs (table 11) and GPT-3 for 2 (table 12), on tens of thousands of rows and "
-        "more. Small datasets need more; the held-out loss says when it is enough."
+        "The paper trains GPT-2 for 5 epochs (table 11) and GPT-3 for 2 (table 12). Few rows are soon learned by "
+        "heart: when the held-out loss rises again, it was too many."
     ),
     "optim.learning_rate": (
         "The paper takes 0.0002 for GPT-2 and GPT-3 (tables 11 and 12). The standard here falls with the width of the "

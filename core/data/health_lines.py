@@ -42,7 +42,7 @@ def check_lines(
     Yields:
         How many lines have been read, now and then.
     """
-    threads = threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    threads = threads or usable_threads()
     under_way: deque[Future[tuple[Parsed, Examined]]] = deque()
     first = 1
     with ThreadPoolExecutor(threads, "health") as pool:
@@ -54,6 +54,12 @@ def check_lines(
             yield first - 1
         while under_way:
             _take(under_way.popleft().result(), check, usual)
+
+
+def usable_threads() -> int:
+    """One for each core that this process may use, and no more than are of use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_THREADS, cores)
 
 
 def whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -9,7 +9,9 @@ puts each shingle into one of `BINS` bins, of which the smallest stays. Of the b
 the share that are equal estimates the similarity, with a deviation of at most 0.065 and less where it is high. To
 find pairs without comparing all, bins are taken in `BANDS` of `ROWS_A_BAND`; two rows that are equal in one band are
 compared (locality-sensitive hashing). For this alone an empty bin takes the value of the next that is not ("densified",
-Shrivastava and Li, UAI 2014). A pair of similarity s is missed with probability (1 - s^5)^12: 1 % at 0.8, never at 0.9.
+Shrivastava and Li, UAI 2014). Bands pass over a pair of similarity s with probability (1 - s^5)^12: 1 % at 0.8, none at
+0.9. So what is missed is missed by the estimate, near the limit: all pairs above 0.9 are found, most from 0.85 on, and
+of those just above `SIMILAR` three in four; in their place some just below it are.
 
 Shingles that stand in one row of twenty are the words of a template and tell nothing: they are left out. So a fault of
 more than a twentieth of the rows is taken for a template. Rows of fewer than `FEWEST` shingles are not compared, since

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from core.data.health import Health, likes_of, rows_of
-from core.data.health_lines import MOST_THREADS, whole_lines
+from core.data.health_lines import usable_threads, whole_lines
 from core.data.json_columns import parse_lines
 from core.data.mapping import Mapping
 from core.data.near_duplicates import NearDuplicates, Sketches, common_shingles, sketch
@@ -39,7 +38,7 @@ def with_near_duplicates(
         threads: one for each core that we may use where it is 0.
     """
     copies = rows_of(folder, "duplicates")
-    threads = threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    threads = threads or usable_threads()
     near = NearDuplicates(scratch)
     try:
         common = common_shingles(columns for block in _samples(records) for columns in record_columns(block))

@@ -9,7 +9,7 @@ kept and the first logits lie beside it. T tokens go through at once, in numbers
     optimizer     8 more: AdamW's two moments, there from before the first step
     activations   what the blocks keep for the backward pass (below), and what the heap loses between
     logits        chunks of `CHUNK_ROWS` rows (`core.kernels.cross_entropy`), two of them for a moment, and a buffer;
-                  all T · V of them where the head is trained, in their own dtype and three times in fp32
+                  all T · V of them where the head is trained, in their own dtype and twice in fp32
     process       the interpreter, torch and its libraries, the tokenizer, oneDNN's compiled products: measured
 
 A block of Llama's shape, every linear layer adapted, keeps T · e · (4d + 2 d_kv + 2f) (`core.kernels.recompute`), the
@@ -19,9 +19,10 @@ below the lowest adapted one keep nothing.
 
 Between tensors that stay, a block makes others that go, and glibc hands out a hole only for what is smaller than what
 left it: an aligned request needs more room than it gets. So a heap is larger than what lives in it, by a share of what
-the blocks make that was measured on the starter and holds there from 512 to 2,048 tokens at once and with every rank
-(`benchmarks.memory_estimate`): `LOST` of what is kept, and `LOST_CHECKPOINTED` of what would be kept without
-checkpointing. These two and the process are all that is measured; the rest is counted.
+plain blocks keep without checkpointing: `LOST` of it, and `LOST_CHECKPOINTED` of it with checkpointing. Both were
+measured on the starter, in bf16 and with 512 and 1,024 tokens at once (`benchmarks.memory_estimate`), and held with
+2,048 tokens, in 8 bits, for dropout, DoRA and full fine-tuning: what these keep besides does not go, and so leaves no
+holes. These two and the process are all that is measured; the rest is counted.
 
 On a GPU the same parts live in its memory, but the process's, which stays beside it. Nothing there was measured, and
 its allocator loses less; the estimate is then an upper bound as far as we know.
@@ -56,9 +57,10 @@ class ModelShape:
     """What a base model's memory depends on, in numbers.
 
     `width` is d, `inner` f, `query` and `key` the widths of all heads' queries and keys together. `matrices` are
-    `[out, in]` of the layers that quantization takes, by name, and `stored_bytes` what the files hold. `is_lean` says
-    that its norms are RMS norms and its feed-forward layers gated, which our kernels compute again; `is_packed` that
-    rows go through our attention, without padding.
+    `[out, in]` of the layers that quantization takes, by name, and `stored_bytes` what the files hold. `positions` is
+    how many tokens a row may have by the model, 0 where that is not said. `is_lean` says that its norms are RMS norms
+    and its feed-forward layers gated, which our kernels compute again; `is_packed` that rows go through our attention,
+    without padding.
     """
 
     width: int
@@ -71,6 +73,7 @@ class ModelShape:
     parameters: int
     matrices: Mapping[str, tuple[int, int]]
     stored_bytes: int
+    positions: int = 0
     is_lean: bool = True
     is_packed: bool = True
 
@@ -190,12 +193,12 @@ def _is_skipped(name: str, quant: QuantConfig) -> bool:
 
 
 def _activations(config: RunConfig, shape: ModelShape, trained: Trained, batch: AtOnce, number: int) -> int:
-    kept = kept_bytes(config, shape, trained, batch, number)
+    kept, blocks = kept_bytes(config, shape, trained, batch, number), max(0, shape.blocks - trained.first_block)
+    made = blocks * (_plain(shape, number) * batch.tokens + _probabilities(shape, batch, number))
     if not config.optim.checkpointing:
-        return kept + _passing(shape, batch, number) + int(LOST * kept)
+        return kept + _passing(shape, batch, number) + int(LOST * made)
     inputs = number * shape.width * batch.tokens * shape.blocks
-    one_block = kept // max(1, shape.blocks - trained.first_block)
-    return inputs + one_block + _passing(shape, batch, number) + int(LOST_CHECKPOINTED * kept)
+    return inputs + kept // max(1, blocks) + _passing(shape, batch, number) + int(LOST_CHECKPOINTED * made)
 
 
 def kept_bytes(config: RunConfig, shape: ModelShape, trained: Trained, batch: AtOnce, number: int) -> int:
@@ -208,16 +211,22 @@ def kept_bytes(config: RunConfig, shape: ModelShape, trained: Trained, batch: At
     return blocks * a_block + beside * batch.tokens
 
 
+def _plain(shape: ModelShape, number: int) -> int:
+    """Bytes that a block of Llama's shape keeps of a token: inputs of its norms; queries, keys, values and what
+    attention answers; gate and up.
+    """
+    return number * (2 * shape.width + 2 * shape.query + 2 * shape.key + 2 * shape.inner)
+
+
 def _kept_a_token(config: RunConfig, shape: ModelShape, number: int) -> int:
     """Bytes that a block keeps of a token, updates and attention's probabilities aside."""
-    d, f = shape.width, shape.inner
-    attention = 2 * shape.query + 2 * shape.key  # queries, keys, values, and what attention answers
+    d, f, plain = shape.width, shape.inner, _plain(shape, number)
     if config.method == "full":
         # norms take the residual stream, in fp32, and each linear layer a copy of its input in its own dtype
-        return FP32 * 2 * d + number * (5 * d + attention + 3 * f)
-    base = number * (2 * d + attention + 2 * f)
-    is_recomputed = shape.is_lean and not config.lora.use_dora
-    return base if is_recomputed else base + number * (2 * d + (f if config.lora.use_dora and shape.is_lean else 0))
+        return plain + 2 * (FP32 - number) * d + number * (5 * d + f)
+    if config.method == "lora" and config.lora.use_dora:  # nothing is computed again
+        return plain + number * (2 * d + f)
+    return plain if shape.is_lean else plain + number * 2 * d
 
 
 def _kept_by_updates(config: RunConfig, trained: Trained, number: int) -> int:
@@ -248,6 +257,6 @@ def _logits(config: RunConfig, shape: ModelShape, trained: Trained, batch: AtOnc
     if config.task == "classification":
         return 0
     if not trained.is_head_plain:
-        return batch.tokens * shape.vocabulary * (number + 3 * FP32)
+        return batch.tokens * shape.vocabulary * (number + 2 * FP32)
     chunk = min(batch.tokens, CHUNK_ROWS) * shape.vocabulary * number
     return (2 if batch.tokens > CHUNK_ROWS else 1) * chunk + LOSS_BUFFER_BYTES

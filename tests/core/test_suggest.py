@@ -15,7 +15,6 @@ from core.suggest import (
     MOST_TOKENS_A_STEP,
     SMALLEST_BATCH,
     Data,
-    steps,
     suggest,
     width_of,
 )
@@ -69,11 +68,11 @@ def test_the_share_for_full_fine_tuning_is_the_engines() -> None:
     assert FULL_RATE_SHARE == ENGINES
 
 
-def test_an_example_sized_dataset_gets_more_steps_than_by_the_standard() -> None:
-    standard = OptimConfig()
-    for rows in (72, 102, 163):
-        found = suggest(Data(rows=rows))
-        assert steps(rows, found.epochs, found.batch_size) > steps(rows, standard.epochs, standard.batch_size)
+@pytest.mark.parametrize("rows", [1, 32, 102, 163, 2_000])
+def test_few_rows_get_the_standard_and_no_more_steps(rows: int) -> None:
+    found, standard = suggest(Data(rows=rows)), OptimConfig()
+    wanted = (standard.epochs, standard.batch_size, standard.evaluations)
+    assert (found.epochs, found.batch_size, found.evaluations) == wanted
 
 
 @pytest.mark.parametrize("shapes", [SHAPES, SHAPES[::-1]])

@@ -215,3 +215,11 @@ def test_the_dtype_is_as_measured_where_something_was(costs: Costs, store: Store
     past = PastRuns(store.home, store).newest()
     assert len(past) == 1 and not computes_in_bf16(past, (), (CPU,))
     assert computes_in_bf16((), (), ("cuda:0",))
+
+
+def test_a_row_is_no_longer_than_the_model_reads(costs: Costs, tiny_model: Path) -> None:
+    far, near = (
+        costs.estimate(config_for(tiny_model, data={"dataset_id": "D", "max_tokens": limit}), RowFacts(rows=9))
+        for limit in (1_000_000, 2048)
+    )
+    assert far == near

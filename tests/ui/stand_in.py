@@ -13,6 +13,7 @@ from core.errors import NotFound
 from core.events import Event
 from core.models.catalogue import ModelSource
 from core.models.shapes import LinearShape
+from core.sweep import PATHS
 from jobs.service import Adapter, Dataset, ModelCard, Run
 from ui.answers import News
 from ui.pages import mapping, token_tab
@@ -107,9 +108,10 @@ class Names:
     leave_out: ClassVar[dict[str, str]] = {kind: f"leave-{kind}" for kind in token_tab.LEFT_OUT}
     roles = tuple(f"role-{at}" for at in range(mapping.ROLES))
     examples: ClassVar[dict[str, str]] = {}
+    axes: ClassVar[dict[str, str]] = {path: f"sweep-{path}" for path in PATHS}
 
     def __getattr__(self, name: str) -> Any:
-        return Names() if name in ("data", "mapping", "tokens", "model", "tree") else name
+        return Names() if name in ("data", "mapping", "tokens", "model", "tree", "sweep") else name
 
 
 def read(card: DataCard, path: Path, seconds: float = 30.0) -> News:

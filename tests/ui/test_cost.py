@@ -90,6 +90,7 @@ def test_the_bar_is_on_the_scale_of_what_is_free() -> None:
 def test_what_was_measured_is_said_to_be_and_marked() -> None:
     measured = replace(MEMORY, measured_bytes=11 * GB)
     assert memory_line(measured) == "11 GB of 18 GB free, measured"
+    assert memory_line(replace(MEMORY, free_bytes=9 * GB)) == "12 GB where 9.0 GB are free, estimated"
     assert "cost-mark measured" in memory_bar(measured) and "cost-mark measured" not in memory_bar(MEMORY)
 
 

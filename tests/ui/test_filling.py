@@ -162,7 +162,7 @@ def test_full_fine_tuning_is_suggested_a_lower_rate() -> None:
 def test_the_menu_is_out_of_sight_until_there_is_a_run(page: TrainPage) -> None:
     assert page.filling.open()["earlier"]["visible"] is False
     chosen = page.data.example("captain")["dataset"]["value"]
-    made = page.launch(*form(chosen, **{"lora.rank": 2}))["launched"]
+    made = page.launch(*form(chosen, **{"lora.rank": 2}))["launched"].partition("=")[2]
     menu = page.filling.open()["earlier"]
     assert menu["visible"] and [run_id for _, run_id in menu["choices"]] == [made]
     assert "rank" in menu["choices"][0][0] and menu["value"] is None
@@ -171,7 +171,7 @@ def test_the_menu_is_out_of_sight_until_there_is_a_run(page: TrainPage) -> None:
 def test_an_earlier_runs_settings_fill_the_form(page: TrainPage) -> None:
     chosen = page.data.example("captain")["dataset"]["value"]
     values = {"lora.rank": 2, "optim.steps": "60", "quant.bits": 4, "lora.layers": "0-3"}
-    made = page.launch(*form(chosen, **values))["launched"]
+    made = page.launch(*form(chosen, **values))["launched"].partition("=")[2]
     news = page.filling.copy(made)
     assert shown(news).items() >= values.items() and news["dataset"]["value"] == chosen
     assert news["kind"] == STARTER and "captain" in news["filled"]
@@ -182,7 +182,7 @@ def test_an_earlier_runs_settings_fill_the_form(page: TrainPage) -> None:
 
 def test_an_address_with_a_run_chooses_it_in_the_menu(page: TrainPage) -> None:
     chosen = page.data.example("captain")["dataset"]["value"]
-    made = page.launch(*form(chosen, **{"lora.rank": 2}))["launched"]
+    made = page.launch(*form(chosen, **{"lora.rank": 2}))["launched"].partition("=")[2]
     news = page.open(SimpleNamespace(query_params={"from": made}))  # type: ignore[arg-type]
     assert news["earlier"]["value"] == made and news["lora.rank"] == 2
 

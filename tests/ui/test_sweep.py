@@ -19,8 +19,7 @@ from core.sweep import PATHS
 from jobs.launchers.local import Worker
 from jobs.service import Service, sweeps
 from tests.jobs.tiny_model import write_tiny_model
-from tests.ui.stand_in import SHAPES, XSS
-from tests.ui.test_train_page import Names
+from tests.ui.stand_in import SHAPES, XSS, Names
 from ui import charts, command
 from ui.pages import sweep, sweep_view
 from ui.pages.runs import RunsPage, Seen

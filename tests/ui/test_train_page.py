@@ -126,7 +126,7 @@ def test_the_task_follows_from_the_dataset_and_can_be_changed(page: TrainPage, u
 
 def test_a_form_begins_with_an_earlier_runs_settings(page: TrainPage) -> None:
     chosen = page.data.example("captain")["dataset"]["value"]
-    run = page.launch(*form(chosen, **{"lora.rank": 16, "optim.steps": "60"}))["launched"]
+    run = page.launch(*form(chosen, **{"lora.rank": 16, "optim.steps": "60"}))["launched"].partition("=")[2]
     news = page.open(visit(**{"from": run}))
     assert (news["lora.rank"], news["optim.steps"], news["dataset"]["value"]) == (16, "60", chosen)
 

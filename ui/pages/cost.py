@@ -48,8 +48,10 @@ def cost_html(cost: Cost | None, *, launch_blocked: bool = False) -> str:
 
 
 def memory_line(memory: Memory) -> str:
-    """`1.6 GB of 18 GB free, measured`."""
+    """`1.6 GB of 18 GB free, measured`; `12 GB where 9.0 GB are free, estimated`."""
     free = "" if memory.free_bytes is None else f" of {text.size(memory.free_bytes)} free"
+    if memory.fit == "does not fit" and memory.free_bytes is not None:
+        free = f" where {text.size(memory.free_bytes)} are free"
     where = " on the GPU" if memory.is_on_gpu else ""
     return f"{text.size(memory.bytes)}{free}{where}, {memory.how}"
 

@@ -18,17 +18,19 @@ from gradio.events import Dependency
 
 from core.config import STARTER, RunConfig, to_dict
 from core.errors import ConfigError, DataError, UserError
+from core.models.shapes import LinearShape
 from jobs.service import Dataset, Estimate, ModelCard, Service
 from ui import answers, forms, markup, text
 from ui.answers import News
 from ui.pages import data_card, filling, frame, model_card, ready, token_tab, train_widgets, tree_card
 from ui.pages.data_card import DataCard
+from ui.pages.sweep import Sweeping, Typed, launch_label
 from ui.pages.token_tab import TokenTab
 from ui.pages.train_widgets import Widgets
 from ui.settings import METHOD, TASK
 from ui.story import Stories
 
-LAUNCHED = "(run) => { if (run) location.href = '/runs?run=' + encodeURIComponent(run); }"
+LAUNCHED = "(which) => { if (which) location.href = '/runs?' + which; }"
 
 
 def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
@@ -56,13 +58,20 @@ class Form:
     base_model: str
     run_name: str
     settings: dict[str, Any]
+    typed: Typed
 
     @classmethod
-    def read(cls, key: str, dataset: str | None, kind: str, ref: str, name: str, *settings: Any) -> Form:
+    def read(cls, key: str, dataset: str | None, kind: str, ref: str, name: str, *values: Any) -> Form:
         """From the values of `Widgets.form`."""
-        by_path = dict(zip((setting.path for setting in forms.SETTINGS), settings, strict=True))
-        base = STARTER if kind == STARTER else (ref or "").strip()
-        return cls(page_key=key, dataset_id=dataset, base_model=base, run_name=(name or "").strip(), settings=by_path)
+        settings, several = values[: len(forms.SETTINGS)], values[len(forms.SETTINGS) :]
+        return cls(
+            page_key=key,
+            dataset_id=dataset,
+            base_model=STARTER if kind == STARTER else (ref or "").strip(),
+            run_name=(name or "").strip(),
+            settings=dict(zip((setting.path for setting in forms.SETTINGS), settings, strict=True)),
+            typed=Typed.read(*several),
+        )
 
 
 @dataclass(kw_only=True)
@@ -75,6 +84,11 @@ class Outlook:
     estimate: Estimate | None = None
     problem: UserError | None = None
 
+    @property
+    def shapes(self) -> Sequence[LinearShape]:
+        """The base model's linear layers, where they are known."""
+        return self.card.shapes if self.card is not None else ()
+
 
 class TrainPage:
     """The page's handlers. Each returns the news for the widgets that change."""
@@ -86,6 +100,7 @@ class TrainPage:
         self.model = model_card.ModelCard(service, widgets.model, widgets.fields[forms.TARGETS])
         self.tokens = TokenTab(service, widgets.data.tokens, self._config_of, self.data.begun)
         self.tree = tree_card.TreeCard(service, widgets.tree, widgets.fields, self._settings_of)
+        self.sweeping = Sweeping(service, widgets.sweep)
         self.filling = filling.Filling(self, Form.read)
 
     def open(self, request: gr.Request) -> News:
@@ -115,16 +130,20 @@ class TrainPage:
         """The form changed: say what would be trained, or what is missing."""
         form = Form.read(*values)
         outlook = self._look_ahead(form)
+        several = self.sweeping.look(form.typed, outlook.config if outlook.problem is None else None)
         label = ready.launch_label(outlook.dataset, outlook.card, outlook.problem)
-        changed = forms.differing(form.settings, outlook.card.shapes if outlook.card is not None else ())
+        if label == "Launch":
+            label = launch_label(form.typed, several) or label
+        changed = forms.differing(form.settings, outlook.shapes)
         widgets = self.widgets
         return {
             widgets.ready: ready.summary(outlook.config, outlook.dataset, outlook.estimate, outlook.problem),
-            widgets.command: ready.command_html(outlook.config, self._data_file(outlook.dataset)),
-            widgets.launch: gr.update(value=label, interactive=label == "Launch"),
+            widgets.command: ready.command_html(outlook.config, self._data_file(outlook.dataset), form.typed.options),
+            widgets.launch: gr.update(value=label, interactive=label.startswith("Launch")),
             widgets.run_name: gr.update(
                 placeholder=_default_name(outlook.dataset, form) if outlook.dataset else train_widgets.NAMELESS
             ),
+            **self.sweeping.news(form.typed, several, method=str(form.settings[METHOD]), shapes=outlook.shapes),
             **self.filling.outlook(form, outlook, changed),
             **self.tokens.outlook(outlook.config, outlook.dataset),
             **self.tree.outlook(outlook.config, outlook.estimate),
@@ -132,15 +151,19 @@ class TrainPage:
         }
 
     def launch(self, *values: Any) -> News:
-        """Start the run once, however often it is clicked: the key is the page's visit and the run's config."""
+        """Start the run, or a sweep's runs, once, however often it is clicked: the key is the page's visit and what is
+        asked for. Says where to go.
+        """
         form = Form.read(*values)
         if not form.dataset_id:
             raise DataError("No dataset is chosen", hint="Drop a file or take an example")
         card = self.service.inspect_model(form.base_model)
         config = self._config(form, self.service.dataset(form.dataset_id), card)
-        fingerprint = hashlib.sha256(repr(to_dict(config)).encode()).hexdigest()
-        run = self.service.submit(config, key=f"{form.page_key}-{fingerprint[:16]}")
-        return {self.widgets.launched: run.id}
+        asked = to_dict(config), form.typed if form.typed.is_asked else None
+        key = f"{form.page_key}-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}"
+        if form.typed.is_asked:
+            return {self.widgets.launched: f"group={self.sweeping.submit(form.typed, config, key)}"}
+        return {self.widgets.launched: f"run={self.service.submit(config, key=key).id}"}
 
     def _config_of(self, *values: Any) -> RunConfig | None:
         """The run that the form's values describe; None where it is not complete, or wrong."""
@@ -231,7 +254,7 @@ def _wire(page: gr.Blocks, handlers: TrainPage) -> None:
     # A textbox's `input` knows keys alone, not what is pasted with the mouse, and a slider's not its own corrections.
     typed = [
         (field.change if isinstance(field, gr.Textbox | gr.Slider) else field.input)
-        for field in (widgets.run_name, *widgets.fields.values())
+        for field in (widgets.run_name, *widgets.fields.values(), *widgets.sweep.form)
     ]
     gr.on(typed, refresh, widgets.form, widgets.outlook, trigger_mode="always_last", **_AS_SENT)
     for filled in filling.wire(handlers.filling, _AS_SENT):

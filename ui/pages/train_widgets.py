@@ -11,7 +11,8 @@ from gradio.components import Component
 from core.errors import UserError
 from jobs.service import Service
 from ui import forms, markup
-from ui.pages import changes, data_card, filling, model_card, suggesting, tree_card
+from ui.pages import changes, data_card, filling, model_card, suggesting, sweep, tree_card
+from ui.pages.sweep import SweepWidgets
 from ui.settings import GROUPS, TASK
 
 NAMELESS = "named after the dataset"
@@ -37,6 +38,7 @@ class Widgets:
     ready: gr.HTML
     command: gr.HTML
     launch: gr.Button
+    sweep: SweepWidgets
     page_key: gr.Textbox
     launched: gr.Textbox
 
@@ -44,15 +46,9 @@ class Widgets:
     def outlook(self) -> list[Component]:
         """What any change of the form changes."""
         words = [self.banner, self.ready, self.command, self.launch, self.run_name]
-        lines = [
-            self.changes,
-            self.suggestion,
-            self.save_settings,
-            *self.data.tokens.all,
-            self.tree.tree,
-            self.tree.figures,
-        ]
-        return [*words, *lines, self.variants, *self.fields.values()]
+        lines = [self.changes, self.suggestion, self.save_settings]
+        parts = [*self.data.tokens.all, self.tree.tree, self.tree.figures, *self.sweep.outlook]
+        return [*words, *lines, *parts, self.variants, *self.fields.values()]
 
     @property
     def opened(self) -> list[Component]:
@@ -63,7 +59,8 @@ class Widgets:
     @property
     def form(self) -> list[Component]:
         """What `TrainPage.refresh` and `TrainPage.launch` read, in this order."""
-        return [self.page_key, self.data.dataset, self.model.kind, self.model.ref, self.run_name, *self.fields.values()]
+        asked = [self.page_key, self.data.dataset, self.model.kind, self.model.ref, self.run_name]
+        return [*asked, *self.fields.values(), *self.sweep.form]
 
 
 def card_of_data(service: Service) -> dict[str, Any]:
@@ -117,12 +114,13 @@ def ready_card() -> dict[str, Any]:
         summary = gr.HTML(markup.loading("Reading the model"), elem_id="ready", apply_default_css=False)
         name = gr.Textbox("", label="Run name", placeholder=NAMELESS, elem_id="run-name", max_length=80)
         launch = gr.Button("Choose a dataset", variant="primary", interactive=False, elem_id="launch")
+        several = sweep.card()
         with gr.Accordion("As a command", open=False, elem_id="command"):
             command = gr.HTML("", apply_default_css=False)
     launched = gr.Textbox(visible=False)
     return {
         "ready": summary, "run_name": name, "launch": launch, "command": command, "launched": launched,
-        "page_key": gr.Textbox(visible=False),
+        "sweep": several, "page_key": gr.Textbox(visible=False),
     }  # fmt: skip
 
 
