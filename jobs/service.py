@@ -23,6 +23,7 @@ from jobs.chats import Chats
 from jobs.costs import Cost, Costs, Memory
 from jobs.datasets import Datasets, examples
 from jobs.exports import export_in_child
+from jobs.fitting import RowFacts
 from jobs.fixes import Fix
 from jobs.flags import FLAGS, Flag
 from jobs.heartbeat import silent_seconds
@@ -87,6 +88,7 @@ __all__ = [
     "Node",
     "Pane",
     "ProbeView",
+    "RowFacts",
     "Run",
     "RunProblem",
     "RunState",

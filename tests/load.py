@@ -237,7 +237,7 @@ class Client:
         rows = self.number + 3
         good = "".join(json.dumps({"prompt": f"{row}?", "completion": f"{row}!"}) + "\n" for row in range(rows))
         await tab.upload("dataset-upload", f"{rows}.jsonl", (good + '{"prompt": "and?"}\n').encode())
-        await self.pause(0.2)
+        await tab.until(lambda: bool(tab.shown("skip-bad-rows")))
         await tab.fire("skip-bad-rows", "click")
         self._expect(
             f"</span>{rows} " in tab.value("dataset-status"), f"not {rows} rows: {tab.value('dataset-status')}"

@@ -109,6 +109,22 @@ class Tab:
         """What the widget shows."""
         return self.props[self.ids[elem_id]].get("value")
 
+    def shown(self, elem_id: str) -> bool:
+        """Whether the widget is in sight."""
+        return bool(self.props[self.ids[elem_id]].get("visible", True))
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until what the page's timers bring makes that true.
+
+        Raises:
+            Wrong: it never does.
+        """
+        deadline = time.perf_counter() + PATIENCE
+        while not holds():
+            if time.perf_counter() > deadline:
+                raise Wrong(f"{self.path} never came to show what was waited for")
+            await asyncio.sleep(0.1)
+
     def type(self, elem_id: str, value: Json) -> None:
         """Change a widget's value, without its event."""
         self.props[self.ids[elem_id]]["value"] = value

@@ -34,6 +34,8 @@ TITLE = "LoRA Workbench"
 LARGEST_UPLOAD = "2gb"
 CACHE_SECONDS = (3600, 6 * 3600)  # how often uploads are looked through, and how old they get; ours are kept elsewhere
 WAITING_EVENTS = 512  # more than a hundred tabs click at once
+STYLES = ("style", "settings", "sweep", "data", "health", "cost")
+SCRIPTS = ("client", "settings", "data")
 SESSIONS = 128  # tabs whose state is kept; each takes half a megabyte, and Gradio would keep ten thousand
 
 _PAGES: tuple[tuple[str, str, Callable[[gr.Blocks, Service, Stories], None]], ...] = (
@@ -152,16 +154,9 @@ def _permit_nobody_else(app: gr.routes.App) -> None:
 
 
 def _head() -> str:
-    return (
-        f'<link rel="icon" type="image/svg+xml" href="{addresses.static("icon.svg")}">'
-        f'<link rel="stylesheet" href="{addresses.static("style.css")}">'
-        f'<link rel="stylesheet" href="{addresses.static("settings.css")}">'
-        f'<link rel="stylesheet" href="{addresses.static("sweep.css")}">'
-        f'<link rel="stylesheet" href="{addresses.static("data.css")}">'
-        f'<script src="{addresses.static("client.js")}" defer></script>'
-        f'<script src="{addresses.static("data.js")}" defer></script>'
-        f'<script src="{addresses.static("settings.js")}" defer></script>'
-    )
+    styles = "".join(f'<link rel="stylesheet" href="{addresses.static(f"{name}.css")}">' for name in STYLES)
+    scripts = "".join(f'<script src="{addresses.static(f"{name}.js")}" defer></script>' for name in SCRIPTS)
+    return f'<link rel="icon" type="image/svg+xml" href="{addresses.static("icon.svg")}">{styles}{scripts}'
 
 
 def _is_private(host: str) -> bool:

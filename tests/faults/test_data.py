@@ -275,7 +275,7 @@ def test_messages_inside_a_document_are_found_and_deeper_ones_are_named(service:
     for document in ([{"messages": talk}], {"version": 2, "items": [{"id": 1, "messages": talk}]}, {"messages": talk}):
         dataset = service.add_dataset(keep(tmp_path, "a.json", json.dumps(document)))
         assert (dataset.row_format, texts(service.preview(dataset.id)[0])) == ("OpenAI messages", ["Hi", "Ahoy"])
-    with pytest.raises(DataError, match=r"found: id, dialog\); name them .*messages"):
+    with pytest.raises(DataError, match=r"found: id, dialog\); say what the columns are, or name them .*messages"):
         service.add_dataset(keep(tmp_path, "b.jsonl", lines([{"id": 1, "dialog": {"messages": talk}}])))
 
 

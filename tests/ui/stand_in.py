@@ -111,7 +111,7 @@ class Names:
     axes: ClassVar[dict[str, str]] = {path: f"sweep-{path}" for path in PATHS}
 
     def __getattr__(self, name: str) -> Any:
-        return Names() if name in ("data", "mapping", "tokens", "model", "tree", "sweep") else name
+        return Names() if name in ("data", "mapping", "tokens", "model", "tree", "sweep", "cost") else name
 
 
 def read(card: DataCard, path: Path, seconds: float = 30.0) -> News:

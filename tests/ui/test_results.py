@@ -121,9 +121,9 @@ def test_the_train_page_takes_a_whole_model_as_its_base_and_no_adapter(monkeypat
     from ui.pages.train import TrainPage
 
     page = TrainPage(Results(), Names())  # type: ignore[arg-type]
-    monkeypatch.setattr(page, "choose_model", lambda kind, ref, targets=(): {"model": (kind, ref)})
-    news = page._on(MODEL)
-    assert news["model"] == ("folder", str(MODEL.path)) and news["model_kind"] == "folder"
-    assert news["model_ref"]["value"] == str(MODEL.path)
+    monkeypatch.setattr(page.model, "choose", lambda kind, ref, targets=(): {"model": (kind, ref)})
+    news = page.model.trained_here(MODEL)
+    assert news["model"] == ("folder", str(MODEL.path)) and news["kind"] == "folder"
+    assert news["ref"]["value"] == str(MODEL.path)
     with pytest.raises(NotFound, match="no base model"):
-        page._on(PIRATE)
+        page.model.trained_here(PIRATE)

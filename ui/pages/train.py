@@ -22,7 +22,8 @@ from core.models.shapes import LinearShape
 from jobs.service import Dataset, Estimate, ModelCard, Service
 from ui import answers, forms, markup, text
 from ui.answers import News
-from ui.pages import data_card, filling, frame, model_card, ready, token_tab, train_widgets, tree_card
+from ui.pages import cost_card, data_card, filling, frame, model_card, ready, token_tab, train_widgets, tree_card
+from ui.pages.cost_card import CostCard
 from ui.pages.data_card import DataCard
 from ui.pages.sweep import Sweeping, Typed, launch_label
 from ui.pages.token_tab import TokenTab
@@ -100,6 +101,7 @@ class TrainPage:
         self.model = model_card.ModelCard(service, widgets.model, widgets.fields[forms.TARGETS])
         self.tokens = TokenTab(service, widgets.data.tokens, self._config_of, self.data.begun)
         self.tree = tree_card.TreeCard(service, widgets.tree, widgets.fields, self._settings_of)
+        self.cost = CostCard(service, widgets.cost, widgets.fields, self._config_of)
         self.sweeping = Sweeping(service, widgets.sweep)
         self.filling = filling.Filling(self, Form.read)
 
@@ -135,6 +137,7 @@ class TrainPage:
         if label == "Launch":
             label = launch_label(form.typed, several) or label
         changed = forms.differing(form.settings, outlook.shapes)
+        ready_config = outlook.config if outlook.problem is None else None
         widgets = self.widgets
         return {
             widgets.ready: ready.summary(outlook.config, outlook.dataset, outlook.estimate, outlook.problem),
@@ -146,6 +149,7 @@ class TrainPage:
             **self.sweeping.news(form.typed, several, method=str(form.settings[METHOD]), shapes=outlook.shapes),
             **self.filling.outlook(form, outlook, changed),
             **self.tokens.outlook(outlook.config, outlook.dataset),
+            **self.cost.outlook(ready_config, outlook.dataset),
             **self.tree.outlook(outlook.config, outlook.estimate),
             **self._mark(outlook, str(form.settings[METHOD]), changed),
         }
@@ -249,7 +253,11 @@ def _wire(page: gr.Blocks, handlers: TrainPage) -> None:
     for choice in _wire_choices(page, handlers):
         choice.then(refresh, widgets.form, widgets.outlook, **_AS_SENT)
         choice.then(show_tree, widgets.form, tree, **_AS_SENT)
-    for chosen in tree_card.wire(handlers.tree, widgets.banner, widgets.form, _AS_SENT):
+    parts = [
+        *tree_card.wire(handlers.tree, widgets.banner, widgets.form, _AS_SENT),
+        *cost_card.wire(handlers.cost, widgets.banner, widgets.form, _AS_SENT),
+    ]
+    for chosen in parts:
         chosen.then(refresh, widgets.form, widgets.outlook, **_AS_SENT)
     # A textbox's `input` knows keys alone, not what is pasted with the mouse, and a slider's not its own corrections.
     typed = [

@@ -11,7 +11,7 @@ from gradio.components import Component
 from core.errors import UserError
 from jobs.service import Service
 from ui import forms, markup
-from ui.pages import changes, data_card, filling, model_card, suggesting, sweep, tree_card
+from ui.pages import changes, cost_card, data_card, filling, model_card, suggesting, sweep, tree_card
 from ui.pages.sweep import SweepWidgets
 from ui.settings import GROUPS, TASK
 
@@ -39,6 +39,7 @@ class Widgets:
     command: gr.HTML
     launch: gr.Button
     sweep: SweepWidgets
+    cost: cost_card.Widgets
     page_key: gr.Textbox
     launched: gr.Textbox
 
@@ -47,7 +48,7 @@ class Widgets:
         """What any change of the form changes."""
         words = [self.banner, self.ready, self.command, self.launch, self.run_name]
         lines = [self.changes, self.suggestion, self.save_settings]
-        parts = [*self.data.tokens.all, self.tree.tree, self.tree.figures, *self.sweep.outlook]
+        parts = [*self.data.tokens.all, self.tree.tree, self.tree.figures, *self.sweep.outlook, *self.cost.all]
         return [*words, *lines, *parts, self.variants, *self.fields.values()]
 
     @property
@@ -114,13 +115,14 @@ def ready_card() -> dict[str, Any]:
         summary = gr.HTML(markup.loading("Reading the model"), elem_id="ready", apply_default_css=False)
         name = gr.Textbox("", label="Run name", placeholder=NAMELESS, elem_id="run-name", max_length=80)
         launch = gr.Button("Choose a dataset", variant="primary", interactive=False, elem_id="launch")
+        costs = cost_card.build()
         several = sweep.card()
         with gr.Accordion("As a command", open=False, elem_id="command"):
             command = gr.HTML("", apply_default_css=False)
     launched = gr.Textbox(visible=False)
     return {
         "ready": summary, "run_name": name, "launch": launch, "command": command, "launched": launched,
-        "sweep": several, "page_key": gr.Textbox(visible=False),
+        "sweep": several, "cost": costs, "page_key": gr.Textbox(visible=False),
     }  # fmt: skip
 
 
