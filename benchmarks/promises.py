@@ -101,6 +101,8 @@ PROMISES = (
             place=("ratios", "row_length_over_line"), at_most=1.1),
     Promise(about="peak memory as estimated, 36 runs: furthest off", against="as measured", benchmark="memory_estimate",
             place=("ratios", "furthest"), at_most=0.15, unit=""),
+    Promise(about="a dataset's health, a million rows", against="datasets reading the file", benchmark="profile_rows",
+            place=("ratios", "over_datasets"), at_least=1.0),
 )  # fmt: skip
 
 

@@ -24,7 +24,9 @@ from benchmarks.promises import Verdict, table, verdicts
 from benchmarks.results import keep, last
 
 HERE = Path(__file__).parent
-ORDER = ("training", "floor", "growth", "memory_estimate", "chat", "tokenizing", "profile_rows", "four_bit", "first_light")
+ORDER = (
+    "training", "floor", "growth", "memory_estimate", "chat", "tokenizing", "profile_rows", "four_bit", "first_light",
+)  # fmt: skip
 PROGRAMS = tuple(name for name in ORDER if (HERE / f"{name}.py").is_file())
 NEEDS_BROWSER = "first_light"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

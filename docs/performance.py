@@ -28,6 +28,7 @@ SECTIONS = {
     "memory_estimate": "Memory as estimated beside memory as measured",
     "chat": "Side-by-side chat",
     "tokenizing": "Tokenizing and packing",
+    "profile_rows": "A dataset's health beside reading its file",
     "four_bit": "Four bits beside sixteen",
     "first_light": "The first day",
 }

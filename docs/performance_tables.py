@@ -154,6 +154,28 @@ def memory_estimate(found: Results) -> list[str]:
     ]
 
 
+def profile_rows(found: Results) -> list[str]:
+    """The two sides on one file, and what they leave out."""
+    sides = (("health of every row", "ours"), ('`load_dataset("json")`, empty cache', "datasets"))
+    return [
+        markdown(
+            (f"{found['rows']:,} rows, {found['megabytes']:,.0f} MB", "seconds", "of both cores", "peak, GB"),
+            (
+                (
+                    words,
+                    f"{found[f'{side}_seconds']:.1f}",
+                    f"{found[f'{side}_processor_seconds']:.1f}",
+                    gigabytes(found[f"{side}_peak_rss_bytes"]),
+                )
+                for words, side in sides
+            ),
+        ),
+        f"Near-duplicates are a second pass of {found['near_duplicates_seconds']:.1f} s. Rows that are not plain lines of"
+        f" JSON take {found['usual_microseconds_per_row']:.0f} µs each. Others took up to"
+        f" {found['others_share']:.0%} of the machine meanwhile.\n",
+    ]
+
+
 CHAT = {
     "one_pane": "one pane",
     "four_panes": "four panes with an adapter each",
@@ -259,6 +281,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "memory_estimate": memory_estimate,
     "chat": chat,
     "tokenizing": tokenizing,
+    "profile_rows": profile_rows,
     "four_bit": four_bit,
     "first_light": figures,
 }

@@ -67,11 +67,15 @@ class Column:
         return len({str(value) for value in self.values})
 
     @property
+    def is_brief(self) -> bool:
+        """Whether hardly any of its texts has more than a few words."""
+        words = [value for value in self.values if isinstance(value, str)]
+        return sum(map(_is_short, words)) >= 0.9 * len(words)
+
+    @property
     def are_names(self) -> bool:
         """Whether its values could be names of classes: numbers, or a few words, and hardly ever new ones."""
-        words = [value for value in self.values if isinstance(value, str)]
-        are_short = sum(map(_is_short, words)) >= 0.9 * len(words)
-        return are_short and (len(self.values) < 10 or self.distinct <= 0.8 * len(self.values))
+        return self.is_brief and (len(self.values) < 10 or self.distinct <= 0.8 * len(self.values))
 
     @property
     def repeats(self) -> bool:

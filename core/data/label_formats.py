@@ -86,4 +86,5 @@ def text(columns: Columns) -> Detection | None:
     (only,) = texts
     is_part = is_called(only, (*names.PROMPTS, *names.INSTRUCTIONS, *names.ANSWERS)) or is_about(only)
     why = f"{only.name} is the only column of text" + (", and nothing goes with it" if is_part else "")
-    return found(columns, mapping("text", text=only), why, is_sure=not is_part)
+    is_word = only.is_brief and len(columns.all) > 1  # a field of a table rather than a text to learn
+    return found(columns, mapping("text", text=only), why, is_sure=not is_part and not is_word)

@@ -80,8 +80,8 @@ def test_columns_that_do_not_tell_are_mapped_by_hand_with_a_live_preview(train: 
     expect(train.locator("#launch")).to_be_disabled()
     expect(panel.locator(".turn.trained").first).to_contain_text("Das ist 0.")
     for role, column in ((0, "right"), (1, "left")):
-        train.locator(f"#mapping-role-{role} input").click()
-        train.get_by_role("option", name=column, exact=True).click()
+        train.locator(f"#mapping-role-{role} input").fill(column)
+        train.locator(f"#mapping-role-{role} input").press("Enter")
     expect(panel.locator(".turn.trained").first).to_contain_text("Was ist 0?")
     train.locator("#mapping-use").click()
     expect(train.locator("#dataset-preview .turn.trained").first).to_contain_text("Was ist 0?")
@@ -107,7 +107,7 @@ def test_a_kind_of_rows_is_removed_with_one_click_and_the_original_stays(train: 
 def test_a_row_is_shown_as_the_model_will_see_it_and_the_limit_is_a_line(train: Page) -> None:
     train.locator("#example-captain").click()
     tab(train, "Tokens")
-    view = train.locator("#tokens-view")
+    view = train.locator("#tokens-view .token-view")
     expect(view.locator(".tok.special").first).to_have_text("<|im_start|>", timeout=120_000)
     spoken = "".join(view.locator(".tok.trained").all_inner_texts())
     assert "Ahoy" in spoken and "assistant" not in spoken

@@ -13,7 +13,7 @@ from jobs.service import Service
 from ui import forms, markup
 from ui.pages import changes, cost_card, data_card, filling, model_card, suggesting, sweep, tree_card
 from ui.pages.sweep import SweepWidgets
-from ui.settings import GROUPS, TASK
+from ui.settings import GROUPS
 
 NAMELESS = "named after the dataset"
 
@@ -54,8 +54,8 @@ class Widgets:
     @property
     def opened(self) -> list[Component]:
         """What a visitor's arrival changes."""
-        others = [field for path, field in self.fields.items() if path != TASK]
-        return [self.banner, self.page_key, self.earlier, self.filled, *self.data.all, *self.model.all, *others]
+        parts = [*self.data.all, *self.model.all, *self.fields.values()]
+        return [self.banner, self.page_key, self.earlier, self.filled, *parts]
 
     @property
     def form(self) -> list[Component]:
