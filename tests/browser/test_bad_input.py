@@ -18,7 +18,7 @@ FILES: dict[str, tuple[bytes, list[str]]] = {
     "picture.jsonl": (b"\x89PNG\r\n\x1a\n" + bytes(64), ["picture.jsonl", "PNG"]),
     "broken.jsonl": ((GOOD * 6 + '{"prompt": \n' + GOOD).encode(), ["Line 7", "broken.jsonl"]),
     "silent.jsonl": ((GOOD * 2 + '{"prompt": "Hello", "completion": ""}\n').encode(), ["Row 3"]),
-    "columns.csv": (b"colour,size\nred,3\n", ["colour", "size"]),
+    "columns.csv": (b"colour,size\nred,3\n", ["colour", "not clear"]),
 }
 
 

@@ -30,7 +30,7 @@ def dataset(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("bits", [16, 4])
+@pytest.mark.parametrize("bits", [16, pytest.param(4, marks=pytest.mark.slow)])
 def test_from_an_uploaded_file_to_a_side_by_side_chat(
     bits: int, app: App, context: BrowserContext, page: Page, dataset: Path, starter_folder: Path, tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ def replies(service: Service, adapter: str, prompt: str) -> tuple[str, str]:
     return texts[0], texts[1]
 
 
+@pytest.mark.slow
 def test_the_persona_example_with_default_settings_gives_a_captain(app: App, page: Page, tmp_path: Path) -> None:
     steps.open_train(page, app.url)
     page.locator("#example-captain").click()

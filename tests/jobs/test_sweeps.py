@@ -328,6 +328,7 @@ def test_three_ranks_by_two_seeds_are_carried_out_and_told_side_by_side(service:
     assert ended == sorted(ended, key=lambda moment: moment or 0), "carried out in the order that was asked for"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_an_app_that_is_killed_in_the_middle_goes_on_with_the_rest(
     service: Service, start: RunConfig, tmp_path: Path
@@ -355,6 +356,7 @@ def test_a_terminal_takes_several_values_of_what_can_be_swept() -> None:
     assert SWEPT == PATHS
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_terminal_sweeps_and_gets_a_folder_for_each_run(tmp_path: Path, tiny_model: Path) -> None:
     terminal = Terminal(tmp_path)
