@@ -170,8 +170,8 @@ def profile_rows(found: Results) -> list[str]:
                 for words, side in sides
             ),
         ),
-        f"Near-duplicates are a second pass of {found['near_duplicates_seconds']:.1f} s. Rows that are not plain lines of"
-        f" JSON take {found['usual_microseconds_per_row']:.0f} µs each. Others took up to"
+        f"Near-duplicates are a second pass of {found['near_duplicates_seconds']:.1f} s. Rows that are not plain lines"
+        f" of JSON take {found['usual_microseconds_per_row']:.0f} µs each. Others took up to"
         f" {found['others_share']:.0%} of the machine meanwhile.\n",
     ]
 
