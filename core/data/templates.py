@@ -66,7 +66,12 @@ def ensure_template(tokenizer: Any) -> bool:
 
 def has_our_template(tokenizer: Any) -> bool:
     """Whether one of `TEMPLATES` is the tokenizer's."""
-    return any(tokenizer.chat_template == template.jinja for template in TEMPLATES.values())
+    return is_ours(tokenizer.chat_template)
+
+
+def is_ours(template: str | None) -> bool:
+    """Whether it is, letter by letter, one of `TEMPLATES`."""
+    return any(template == known.jinja for known in TEMPLATES.values())
 
 
 def saved_template(folder: Path) -> str | None:

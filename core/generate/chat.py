@@ -24,7 +24,7 @@ from tokenizers.decoders import DecodeStream
 from core.adapters.inject import lora_layers
 from core.adapters.peft_format import CONFIG_FILE, WEIGHTS_FILE, load_adapter
 from core.config import QuantConfig
-from core.data.templates import end_of_turn, ensure_template, render, saved_template
+from core.data.templates import end_of_turn, ensure_template, is_ours, render, saved_template
 from core.errors import UserError
 from core.generate.attention import use_grouped_attention
 from core.generate.decoder import Decoder
@@ -93,8 +93,11 @@ class ChatModel:
         return key
 
     def _take_template(self, key: str, template: str | None) -> None:
-        """Put conversations before the adapter `key` as it was taught, and end its answers where it learned to."""
-        if template is None or template == self.loaded.tokenizer.chat_template:
+        """Put conversations before the adapter `key` as it was taught, and end its answers where it learned to.
+
+        A template is a program: of those that come with adapters, which may be anybody's, only our own are followed.
+        """
+        if template is None or template == self.loaded.tokenizer.chat_template or not is_ours(template):
             self._templates.pop(key, None)
             self._more_ends.pop(key, None)
         elif template != self._templates.get(key):

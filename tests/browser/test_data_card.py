@@ -80,8 +80,8 @@ def test_columns_that_do_not_tell_are_mapped_by_hand_with_a_live_preview(train: 
     expect(train.locator("#launch")).to_be_disabled()
     expect(panel.locator(".turn.trained").first).to_contain_text("Das ist 0.")
     for role, column in ((0, "right"), (1, "left")):
-        train.locator(f"#mapping-role-{role} input").fill(column)
-        train.locator(f"#mapping-role-{role} input").press("Enter")
+        train.locator(f"#mapping-role-{role} input").click()
+        train.locator(f"#mapping-role-{role}").get_by_role("option", name=column).click()
     expect(panel.locator(".turn.trained").first).to_contain_text("Was ist 0?")
     train.locator("#mapping-use").click()
     expect(train.locator("#dataset-preview .turn.trained").first).to_contain_text("Was ist 0?")
@@ -137,11 +137,11 @@ def test_the_limits_line_is_dragged(train: Page) -> None:
     picture.scroll_into_view_if_needed()
     place = picture.bounding_box()
     assert place is not None
+    last = int(picture.get_attribute("data-last") or 0)
     train.mouse.move(place["x"] + place["width"] - 2, place["y"] + place["height"] / 2)
     train.mouse.down()
     train.mouse.move(place["x"] + place["width"] / 4, place["y"] + place["height"] / 2, steps=4)
     train.mouse.up()
-    last = int(picture.get_attribute("data-last") or 0)
     tokens = int(train.locator("#setting-data-max-tokens input").input_value())
     assert abs(tokens - last / 4) <= last / 20
     expect(train.locator("#tokens-lengths figcaption")).to_contain_text(f"Token limit: {tokens}")

@@ -271,6 +271,7 @@ def wire(card: DataCard, banner: gr.HTML) -> None:
     looks = answers.tells(banner, clears=False)
     outputs = [banner, *widgets.all]
     chosen = {**frame.QUICK, "preprocess": False}
+    last = {**chosen, "trigger_mode": "always_last"}  # who chooses twice in haste means the second
     panel = widgets.mapping
     widgets.upload.upload(tells(card.upload), widgets.upload, outputs, **frame.QUICK)
     gr.on([widgets.fetch.click, widgets.place.submit], tells(card.fetch), widgets.place, outputs, **frame.QUICK)
@@ -279,11 +280,11 @@ def wire(card: DataCard, banner: gr.HTML) -> None:
     widgets.skip.click(tells(card.skip_bad_rows), widgets.intake, outputs, **frame.QUICK)
     widgets.remap.click(tells(card.remap), widgets.dataset, outputs, **chosen)
     asked = [widgets.intake, *panel.chosen]
-    panel.format.input(tells(card.choose_format), asked[:2], [banner, *panel.all], **chosen)
-    gr.on([role.input for role in panel.roles], tells(card.choose_column), asked, [banner, *panel.all], **chosen)
+    panel.format.input(tells(card.choose_format), asked[:2], [banner, *panel.all], **last)
+    gr.on([role.input for role in panel.roles], tells(card.choose_column), asked, [banner, *panel.all], **last)
     panel.use.click(tells(card.use_mapping), asked, outputs, **chosen)
-    widgets.dataset.input(tells(card.choose), widgets.dataset, outputs, **chosen)
-    widgets.row.submit(tells(card.go_to), [widgets.dataset, widgets.row], [banner, widgets.preview], **chosen)
+    widgets.dataset.input(tells(card.choose), widgets.dataset, outputs, **last)
+    widgets.row.submit(tells(card.go_to), [widgets.dataset, widgets.row], [banner, widgets.preview], **last)
     for key, button in widgets.examples.items():
         button.click(tells(partial(card.example, key)), None, outputs, **frame.QUICK)
     for kind, button in widgets.remove.items():

@@ -98,6 +98,11 @@ class Typed:
         return any(words.strip() for words in (*self.axes.values(), self.budget))
 
     @property
+    def varies_rank(self) -> bool:
+        """Whether the runs need not have the form's own rank."""
+        return any(words.strip() for words in (self.axes.get("lora.rank", ""), self.budget))
+
+    @property
     def options(self) -> dict[str, str]:
         """The same on the command line: each option's name and what follows it."""
         typed = {flag.name: lists.read_names(self.axes.get(flag.path, "")) for flag in FLAGS}

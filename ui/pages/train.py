@@ -286,6 +286,8 @@ def _wire_choices(page: gr.Blocks, handlers: TrainPage) -> list[Dependency]:
 
 
 def _default_name(dataset: Dataset | None, form: Form) -> str:
+    if dataset is None:
+        return "run"
     method = form.settings[METHOD]
-    suffix = f"r{form.settings['lora.rank']}" if method == "lora" else method
-    return f"{text.stem(dataset.name)}-{suffix}" if dataset else "run"
+    suffix = method if method != "lora" else "" if form.typed.varies_rank else f"r{form.settings['lora.rank']}"
+    return "-".join(filter(None, (text.stem(dataset.name), suffix)))
