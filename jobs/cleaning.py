@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from core.data.token_profile import TokenProfile
 from core.durable import flush_all
 from core.errors import DataError
 from jobs.home import DatasetFolder
-from jobs.taking_in import Taken, about_of, keep_about, write_rows
+from jobs.taking_in import Taken, Tell, about_of, keep_about, write_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Cleaning:
     limit: int = 0
 
 
-def clean(cleaning: Cleaning, draft: DatasetFolder, tell: Callable[[int], None]) -> Taken:
+def clean(cleaning: Cleaning, draft: DatasetFolder, tell: Tell) -> Taken:
     """Fill `draft` with the rows that stay; of copies, the first does.
 
     Raises:

@@ -35,6 +35,13 @@ NameOption = Annotated[
 ]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")]
 RunArgument = Annotated[str, typer.Argument(metavar="ID")]
+DataOption = Annotated[Path | None, typer.Option(help="The dataset's file.")]
+DatasetOption = Annotated[str | None, typer.Option(metavar="ID", help="A dataset that the workbench has already.")]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(help="What the columns mean, where they do not tell: 'FORMAT: {ROLE: COLUMN, ...}'."),
+]
+SkipOption = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be trained on.")]
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 7860
 
 # No rich markup: usage errors are one sentence, said by app.py.
@@ -55,7 +62,10 @@ commands.add_typer(users_commands, name="users")
 @with_flags(before="config")
 def train(
     output: Annotated[Path, typer.Option(help="The folder that receives what was trained.")],
-    data: Annotated[Path | None, typer.Option(help="The dataset's file.")] = None,
+    data: DataOption = None,
+    dataset: DatasetOption = None,
+    columns: ColumnsOption = None,
+    skip_bad_rows: SkipOption = False,
     config: Annotated[Path | None, typer.Option(help="A YAML file with settings; options given here win.")] = None,
     json: JsonOption = False,
     home: HomeOption = None,
@@ -63,9 +73,9 @@ def train(
 ) -> None:
     """Train an adapter or a whole model. Ctrl-C stops and keeps what was learned; a second one leaves the run going."""
     from jobs.adapters import check_output
-    from jobs.recipes import read_recipe
+    from jobs.recipes import Source, read_recipe
 
-    recipe = read_recipe(config, settings(given), data)
+    recipe = read_recipe(config, settings(given), Source.typed(data, dataset, columns, skip_bad_rows))
     check_output(output, must_be_new=recipe.config.method == "full")
     with _Session(home) as service:
         service.estimate(recipe.config)  # what it refuses needs no dataset
@@ -76,7 +86,10 @@ def train(
 @with_flags(before="config", several=SWEPT)
 def sweep(
     output: Annotated[Path, typer.Option(help="A new or empty folder: it gets a folder for each run.")],
-    data: Annotated[Path | None, typer.Option(help="The dataset's file.")] = None,
+    data: DataOption = None,
+    dataset: DatasetOption = None,
+    columns: ColumnsOption = None,
+    skip_bad_rows: SkipOption = False,
     budget: Annotated[str, typer.Option(help="Parameters that a run may train, as 1M; ranks follow, or are cut.")] = "",
     keep_alpha: Annotated[bool, typer.Option("--keep-alpha", help="Let alpha not follow the rank.")] = False,
     config: Annotated[Path | None, typer.Option(help="A YAML file with settings; options given here win.")] = None,
@@ -88,11 +101,11 @@ def sweep(
     from dataclasses import replace
 
     from jobs.adapters import check_output
-    from jobs.recipes import read_recipe
+    from jobs.recipes import Source, read_recipe
     from jobs.sweep_following import follow_group, tell_plan
 
     several = typed(given, SWEPT)
-    recipe = read_recipe(config, settings(given), data)
+    recipe = read_recipe(config, settings(given), Source.typed(data, dataset, columns, skip_bad_rows))
     check_output(output, must_be_new=True)
     with _Session(home) as service:
         plan = service.sweeps.plan(recipe.config, several, budget, keeps_scale=not keep_alpha)
@@ -106,14 +119,18 @@ def _with_dataset(service: Service, recipe: Recipe) -> RunConfig:
     """The recipe's config, once its dataset is kept; what can be refused before that is."""
     from dataclasses import replace
 
-    from core.data.reading import read_dataset
+    from core.data.files import open_path
+    from core.data.reading import stream_records
+    from core.data.rows import Problem
     from jobs.tasks import check_task
 
-    config = recipe.config
-    if recipe.data is not None:
+    config, source = recipe.config, recipe.source
+    if source.file is not None:
         if recipe.names_task:
-            check_task(config.task, read_dataset(recipe.data, name=recipe.data.name).records)
-        dataset = service.add_dataset(recipe.data)
+            stream = stream_records(open_path(source.file), source.file.name, source.columns)
+            first = next((item for item in stream if not isinstance(item, Problem)), None)
+            check_task(config.task, (first,) if first is not None else ())
+        dataset = service.data.add(source.file, skip_bad_rows=source.skips_bad_rows, mapping=source.columns)
         config = replace(config, data=replace(config.data, dataset_id=dataset.id))
     if not recipe.names_task:
         config = replace(config, task=service.task_of(config.data.dataset_id))

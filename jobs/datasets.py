@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from jobs.room import require_room
 from jobs.store import Store
 from jobs.taking_in import About, Order, Taken, about_of, take_in
 from jobs.views import Dataset, Example
+
+DRAFT_SECONDS = 3600.0  # without a change; then nobody is writing it any more
 
 _EXAMPLES = (
     ("captain", "The Captain", "A persona: an old sailor answers everyday questions in a sea dog's words."),
@@ -166,6 +170,13 @@ class Datasets:
             NotFound: there is no such dataset.
         """
         return self._records(dataset_id).number_from(source_row)
+
+    def clear_drafts(self) -> None:
+        """Remove what an app that was killed was reading; drafts of late may be another process's."""
+        for draft in self._home.datasets.glob(".*"):
+            with suppress(FileNotFoundError):  # whoever writes it has just moved it to its place
+                if time.time() - max(path.stat().st_mtime for path in (draft, *draft.rglob("*"))) > DRAFT_SECONDS:
+                    shutil.rmtree(draft)
 
     def close(self) -> None:
         """Give up what is still being read."""

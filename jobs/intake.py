@@ -6,7 +6,8 @@
     {"hub": id, "config": …, "split": …, "name": …, "mapping": …}  a dataset on the hub
     {"parent": folder, "kinds": […], "profile": …, "limit": …}     another dataset's rows without those of some kinds
 
-It tells `reading` with how many rows are read and what share of it is done, and last one of `taken`, `unsure` (what the
+It tells `reading` with how many rows are read, what share of the file is, or of the rows that are then compared,
+and last one of `taken`, `unsure` (what the
 columns may mean) or `refused`.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from jobs.children import begin_child, tell
 from jobs.cleaning import Cleaning, clean
 from jobs.home import DatasetFolder
 from jobs.logs import set_up_logging
-from jobs.taking_in import Order, Taken, Unsure, take_in
+from jobs.taking_in import Order, Taken, Tell, Unsure, take_in
 
 log = logging.getLogger(__name__)
 
@@ -71,20 +72,23 @@ def _carry_out(order: dict[str, Any], draft: DatasetFolder) -> Taken:
 
 
 def _told_bytes(done: int, total: int) -> None:
-    tell("reading", rows=0, share_done=done / total if total else None)
+    tell("reading", rows=0, share_done=done / total if total else None, is_comparing=False)
 
 
-def _progress(source: Path) -> Callable[[int], None]:
+def _progress(source: Path) -> Tell:
     """Tells how far the reading of `source` is: by what this process has read since, of what the file has. Not every
     system counts what a process reads; there only the rows are told.
     """
     size = source.stat().st_size if source.is_file() else 0
     begin = _bytes_read()
 
-    def told(rows: int) -> None:
+    def told(rows: int, compared: float | None) -> None:
+        if compared is not None:
+            tell("reading", rows=rows, share_done=compared, is_comparing=True)
+            return
         now = _bytes_read()
         done = min(1.0, (now - begin) / size) if size and now is not None and begin is not None else None
-        tell("reading", rows=rows, share_done=done)
+        tell("reading", rows=rows, share_done=done, is_comparing=False)
 
     return told
 

@@ -30,8 +30,9 @@ KEPT = 50  # what came of the newest; a page asks within the second
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """One file as it stands: being read (`rows` so far, `share_done` of it where known), unsure what its columns mean
-    (`guess`), broken (`skipped` rows cannot be trained on; it can be accepted without them), refused, or done.
+    """One file as it stands: being read (`rows` so far, `share_done` of it where known; all are where they are being
+    compared), unsure what its columns mean (`guess`), broken (`skipped` rows cannot be trained on; it can be accepted
+    without them), refused, or done.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Intake:
     state: State = "reading"
     rows: int = 0
     share_done: float | None = None
+    is_comparing: bool = False
     skipped: int = 0
     problem: RunProblem | None = None
     guess: Guess | None = None
@@ -150,7 +152,9 @@ class _Reader:
                 _HEARD[told["kind"]](self, told)
 
     def _reading(self, told: Told) -> None:
-        self.intake = replace(self.intake, rows=told["rows"], share_done=told["share_done"])
+        self.intake = replace(
+            self.intake, rows=told["rows"], share_done=told["share_done"], is_comparing=told["is_comparing"]
+        )
 
     def _took(self, told: Told) -> None:
         taken = self._taken = Taken.parse(told["taken"])

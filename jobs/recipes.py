@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from core.config import RunConfig, parse
+from core.data.mapping import Mapping as Columns
+from core.data.mapping import read_mapping
 from core.errors import ConfigError
 from core.settings_file import LARGEST, SettingsText, read_settings
 from jobs.names import file_title
@@ -16,17 +18,39 @@ TO_BE_READ = "to-be-read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a command trains on: a `file`, with what its `columns` mean where they do not tell, or the dataset of an id."""
+
+    file: Path | None = None
+    dataset_id: str | None = None
+    columns: Columns | None = None
+    skips_bad_rows: bool = False
+
+    @classmethod
+    def typed(cls, file: Path | None, dataset_id: str | None, columns: str | None, skips_bad_rows: bool) -> Self:
+        """From the options of a command.
+
+        Raises:
+            ConfigError: there is both, or what the columns mean cannot be read.
+        """
+        if file is not None and dataset_id is not None:
+            raise ConfigError("A file and a dataset are both given", hint="Give --data or --dataset", field="data")
+        mapping = read_mapping(columns, "--columns") if columns is not None else None
+        return cls(file=file, dataset_id=dataset_id, columns=mapping, skips_bad_rows=skips_bad_rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A config that is valid but for its dataset: `data` is the file that is still to be read, if there is one.
-    `names_task` says whether the task was asked for; where it was not, the dataset decides.
+    """A config that is valid but for its dataset, where `source` has a file that is still to be read. `names_task` says
+    whether the task was asked for; where it was not, the dataset decides.
     """
 
     config: RunConfig
-    data: Path | None
+    source: Source
     names_task: bool
 
 
-def read_recipe(file: Path | None, flags: Mapping[str, Any], data: Path | None) -> Recipe:
+def read_recipe(file: Path | None, flags: Mapping[str, Any], source: Source) -> Recipe:
     """What `file` says, with the `flags` (dotted names of settings) put over it.
 
     Raises:
@@ -41,9 +65,11 @@ def read_recipe(file: Path | None, flags: Mapping[str, Any], data: Path | None) 
         given["optim.steps"] = None  # else a number of steps in the file would win
     for name, value in given.items():
         _put(values, name, value)
-    if data is not None:
+    if source.dataset_id is not None:
+        _put(values, "data.dataset_id", source.dataset_id)
+    elif source.file is not None:
         _put(values, "data.dataset_id", TO_BE_READ)
-        values.setdefault("name", file_title(data.with_suffix("")))
+        values.setdefault("name", file_title(source.file.with_suffix("")))
     elif not isinstance(values.get("data"), dict) or "dataset_id" not in values["data"]:
         raise ConfigError("There is nothing to train on", hint="Give --data FILE", field="data.dataset_id")
     values.setdefault("name", "run")
@@ -51,7 +77,7 @@ def read_recipe(file: Path | None, flags: Mapping[str, Any], data: Path | None) 
         config = parse(values)
     except ConfigError as error:
         raise error if error.field in given else read.located(error) from None
-    return Recipe(config=config, data=data, names_task="task" in values)
+    return Recipe(config=config, source=source, names_task="task" in values)
 
 
 def _read_file(file: Path) -> SettingsText:

@@ -142,6 +142,7 @@ class Service:
 
     def start(self) -> None:
         """Start queued runs and follow active ones from now on."""
+        self.data.clear_drafts()
         self._scheduler.start()
 
     def settle(self) -> None:

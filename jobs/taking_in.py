@@ -10,15 +10,17 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import orjson
 
-from core.data.files import Table, open_files, open_folder, open_table
+from core.data.files import Table, open_files, open_path
 from core.data.health_check import HealthCheck
 from core.data.mapping import Detection, Mapping, Unclear
+from core.data.near_search import with_near_duplicates
 from core.data.reading import RecordStream, refusal, stream_records, unsure
 from core.data.records import Record
 from core.data.row_index import RecordWriter
@@ -32,6 +34,8 @@ BATCH = 1000
 TELL_SECONDS = 0.25
 PROBLEMS_KEPT = 12  # more than a refusal names
 _SAMPLE_ROWS, _SAMPLE_LETTERS = 5, 2000
+
+Tell: TypeAlias = Callable[[int, float | None], None]
 
 _Item = TypeVar("_Item")
 
@@ -54,7 +58,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """How a dataset's rows came about. `note` says what was done to those of the dataset that it was made of."""
+    """How a dataset's rows came about. `note` says what was done to those of the dataset that it was made of; with
+    `is_mapped` a person said what the columns mean.
+    """
 
     file_format: str
     row_format: str
@@ -63,6 +69,7 @@ class About:
     remarks: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     note: str = ""
+    is_mapped: bool = False
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -110,8 +117,9 @@ class Unsure(DataError):
         self.guess = guess
 
 
-def take_in(order: Order, draft: DatasetFolder, tell: Callable[[int], None] = lambda rows: None) -> Taken:
-    """Fill `draft` with what `order` names; `tell` hears now and then how many rows have been read.
+def take_in(order: Order, draft: DatasetFolder, tell: Tell = lambda rows, compared: None) -> Taken:
+    """Fill `draft` with what `order` names; `tell` hears now and then how many rows have been read and, once all have
+    been, what share of them has been compared.
 
     Raises:
         DataError: the file cannot be read, or no row of it can be trained on.
@@ -127,7 +135,7 @@ def take_in(order: Order, draft: DatasetFolder, tell: Callable[[int], None] = la
         raise problem
     if not rows:
         raise DataError(f"No row of {order.name} is left", " ".join(stream.remarks), "Add rows that can be trained on")
-    about = _about(stream)
+    about = _about(stream, is_mapped=order.mapping is not None)
     keep_about(about, draft)
     if order.source.is_file() and not order.files:
         shutil.copyfile(order.source, draft.path / f"source{_suffix(order.name)}")
@@ -136,9 +144,7 @@ def take_in(order: Order, draft: DatasetFolder, tell: Callable[[int], None] = la
     return Taken(about=about, rows=rows, skipped=skipped, problem=told)
 
 
-def write_rows(
-    items: Iterable[Record | Problem], draft: DatasetFolder, tell: Callable[[int], None]
-) -> tuple[list[Problem], int, int]:
+def write_rows(items: Iterable[Record | Problem], draft: DatasetFolder, tell: Tell) -> tuple[list[Problem], int, int]:
     """Put rows and their health into `draft`; the first problems, and how many rows are sound and how many are not."""
     problems: list[Problem] = []
     check, skipped, told = HealthCheck(draft.health), 0, time.monotonic()
@@ -151,8 +157,11 @@ def write_rows(
             writer.write(item for item in batch if not isinstance(item, Problem))
             if time.monotonic() - told >= TELL_SECONDS:
                 told = time.monotonic()
-                tell(writer.count + skipped)
-    draft.health_summary.write_bytes(orjson.dumps(check.finish().to_dict()))
+                tell(writer.count + skipped, None)
+    health = check.finish()
+    if writer.count:
+        health = with_near_duplicates(health, draft.health, draft.records, draft.path, partial(tell, writer.count))
+    draft.health_summary.write_bytes(orjson.dumps(health.to_dict()))
     return problems, writer.count, skipped
 
 
@@ -175,7 +184,7 @@ def _batched(items: Iterable[_Item]) -> Iterator[list[_Item]]:
 def _open(order: Order) -> Table:
     if order.files:
         return open_files(order.files, order.name)
-    return open_folder(order.source) if order.source.is_dir() else open_table(order.source, order.name)
+    return open_path(order.source, order.name)
 
 
 def _stream(table: Table, order: Order) -> RecordStream:
@@ -189,7 +198,7 @@ def _stream(table: Table, order: Order) -> RecordStream:
     return stream
 
 
-def _about(stream: RecordStream) -> About:
+def _about(stream: RecordStream, is_mapped: bool) -> About:
     detection = stream.detection
     return About(
         file_format=stream.file_format,
@@ -198,6 +207,7 @@ def _about(stream: RecordStream) -> About:
         why=detection.why,
         remarks=stream.remarks,
         unused=detection.unused,
+        is_mapped=is_mapped,
     )
 
 

@@ -108,13 +108,16 @@ class _Teller:
 
 def _events(folder: RunFolder, stop: _Stop) -> Iterator[Event]:
     config = parse(orjson.loads(folder.config.read_bytes()))
+    from core.data.near_duplicates import alike_in
     from core.data.records import read_records
     from core.train.memory import cap_memory
     from core.train.run import carry_out  # torch comes in here, after everything that can be wrong without it
 
+    dataset = folder.home.dataset(config.data.dataset_id)
     for event in carry_out(
         config,
-        records=read_records(folder.home.records(config.data.dataset_id)),
+        records=read_records(dataset.records),
+        alike=alike_in(dataset.health),
         run_folder=folder.path,
         models_root=default_models_root(),
         stop=stop,

@@ -120,9 +120,9 @@ def read_data(path: Path) -> object:
 
 def read_settings(path: Path) -> object:
     """As the command line reads `--config`."""
-    from jobs.recipes import read_recipe
+    from jobs.recipes import Source, read_recipe
 
-    return read_recipe(path, {}, None)
+    return read_recipe(path, {}, Source())
 
 
 def read_peft(path: Path) -> object:

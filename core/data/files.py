@@ -32,7 +32,7 @@ from core.data.tables import comma_table, tab_table
 from core.data.texts import Rows, Text, open_text
 from core.errors import DataError
 
-__all__ = ["MAX_BYTES", "SUFFIXES", "Rows", "Table", "open_files", "open_folder", "open_table"]
+__all__ = ["MAX_BYTES", "SUFFIXES", "Rows", "Table", "open_files", "open_folder", "open_path", "open_table"]
 
 _Sources: TypeAlias = Iterator[tuple[Source, str]]  # with the suffix that each is read by
 
@@ -64,6 +64,11 @@ def open_table(path: Path, name: str, max_bytes: int = MAX_BYTES) -> Table:
     if suffix.name not in KINDS:
         raise unknown_kind(name)
     return _open_source(file_source(path, name, max_bytes, _is_gzip(path, name)), suffix.name)
+
+
+def open_path(path: Path, name: str | None = None) -> Table:
+    """The folder or the file at `path`, which the person calls `name`; as `open_folder` and `open_table`."""
+    return open_folder(path) if path.is_dir() else open_table(path, name or path.name)
 
 
 def open_folder(folder: Path, max_bytes: int = MAX_BYTES) -> Table:

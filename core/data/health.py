@@ -95,14 +95,9 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType({
     ),
     "near_duplicates": Kind(
         title="near-duplicates",
-        sentence="Rows that differ in a few words weigh as much as copies, and make an evaluation look too good.",
+        sentence="Rows that differ in a few words weigh as much as copies. None is held out for evaluation while "
+        "another is trained on, so what is measured is not memory.",
         removal="The first of each group stays",
-        severity="warning",
-    ),
-    "leakage": Kind(
-        title="evaluation rows that training nearly contains",
-        sentence="What is measured on them is memory: the evaluation loss looks better than it is.",
-        removal=_THEY_GO,
         severity="warning",
     ),
     "over_limit": Kind(

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from core.errors import ConfigError, DataError
+from core.settings_file import read_settings, write_value
 
 _SHOWN = 20
 
@@ -222,3 +223,27 @@ def parse_mapping(values: object) -> Mapping:
     raise ConfigError(
         "The mapping cannot be read", hint='Write {"format": …, "columns": {role: column}}', field="mapping"
     )
+
+
+def write_mapping(mapping: Mapping) -> str:
+    """`mapping` on one line of YAML, as `alpaca: {instruction: task, output: reply}`; `read_mapping` gives it back."""
+    return f"{mapping.format}: {write_value(mapping.columns)}"
+
+
+def read_mapping(text: str, source: str) -> Mapping:
+    """The mapping that a person typed; `source` is what errors call it.
+
+    Raises:
+        ConfigError: it is no format with its roles and their columns.
+    """
+    values = read_settings(text, source).values
+    if len(values) == 1:
+        ((format_key, columns),) = values.items()
+        if (
+            isinstance(columns, dict)
+            and format_key in FORMATS
+            and all(isinstance(name, str) for name in columns.values())
+        ):
+            return Mapping(format=format_key, columns=columns)
+    hint = f"Write 'FORMAT: {{ROLE: COLUMN, …}}' with one of {', '.join(FORMATS)}"
+    raise ConfigError(f"{source} says not what the columns mean", text, hint, field="mapping")

@@ -23,11 +23,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.data.health import likes_of, rows_of
 from core.data.text_columns import SYSTEM, TextColumns, places_of
 
 SIMILAR = 0.8
@@ -237,3 +238,21 @@ def groups_of(rows: NDArray[np.int64], like: NDArray[np.int64]) -> NDArray[np.in
             break
         lead[is_further] = lead[places[is_further]]
     return lead
+
+
+class Alike(NamedTuple):
+    """Rows that are nearly the same as an earlier one, by their numbers in the person's file.
+
+    Args:
+        rows: `[rows]`, in ascending order.
+        leads: `[rows]`, the first row of the group that each belongs to.
+    """
+
+    rows: NDArray[np.int64]
+    leads: NDArray[np.int64]
+
+
+def alike_in(folder: Path) -> Alike:
+    """The rows that a health in `folder` calls near-duplicates; none where it was not looked for them."""
+    rows = rows_of(folder, "near_duplicates")
+    return Alike(rows, groups_of(rows, likes_of(folder, "near_duplicates")))

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from core.data.encoding import AnyRow, Tokens
+from core.data.near_duplicates import Alike
 from core.data.token_store import TokenStore
 
 WINDOW = 32
@@ -121,21 +122,58 @@ class Split(NamedTuple, Generic[AnyRow]):
     copies: int
 
 
-def hold_out(rows: Sequence[AnyRow], share: float, seed: int) -> Split[AnyRow]:
-    """`rows`, parted at random by `seed`; no evaluation rows where `share` makes less than one.
+def hold_out(rows: Sequence[AnyRow], share: float, seed: int, alike: Alike | None = None) -> Split[AnyRow]:
+    """`rows`, parted at random by `seed`; at most `share` of them are held out, and none where that is less than one.
 
-    Rows with equal tokens fall on the same side, so that evaluation never asks for a row that was trained on. They are
-    found by a checksum; that now and then others have the same puts these on one side too, which does no harm.
+    Rows with equal tokens fall on the same side, and so do those that are `alike`, so that evaluation never asks for a
+    row that was trained on; those of a group that is larger than all that may be held out are trained on. Equal rows
+    are found by a checksum; that now and then others have the same puts these on one side too, which does no harm.
     """
     equal, is_first = _groups(_checksums(rows))
-    leaders = np.sort(equal[is_first])
-    order = torch.randperm(len(leaders), generator=torch.Generator().manual_seed(seed)).numpy()
-    is_held = np.zeros(len(rows), np.bool_)
-    is_held[leaders[order[: int(len(leaders) * share)]]] = True
-    del leaders, order
-    is_held[equal] = is_held[equal[is_first]][np.cumsum(is_first, dtype=np.uint32) - 1]  # as the first of their group
     copies = _copies(rows, equal, is_first)
+    lead = np.empty(len(rows), np.uint32)
+    lead[equal] = equal[is_first][np.cumsum(is_first, dtype=np.uint32) - 1]
+    del equal, is_first
+    if alike is not None and len(alike.rows):
+        lead = _joined(lead, source_rows_of(rows), alike)
+    sizes = np.bincount(lead, minlength=len(rows)).astype(np.uint32)
+    is_held = _chosen(sizes, int(len(rows) * share), seed)[lead]
     return Split(Subset(rows, np.flatnonzero(~is_held)), Subset(rows, np.flatnonzero(is_held)), copies)
+
+
+def _chosen(sizes: NDArray[np.uint32], room: int, seed: int) -> NDArray[np.bool_]:
+    """`[rows]`, the first rows of groups, picked at random, that have `room` together; `sizes` is 0 for other rows."""
+    leaders = np.flatnonzero(sizes).astype(np.uint32)
+    order = torch.randperm(len(leaders), generator=torch.Generator().manual_seed(seed)).numpy().astype(np.uint32)
+    order = leaders[order]
+    order = order[sizes[order] <= room]
+    is_chosen = np.zeros(len(sizes), np.bool_)
+    is_chosen[order[np.cumsum(sizes[order], dtype=np.uint64) <= room]] = True
+    return is_chosen
+
+
+def _joined(lead: NDArray[np.uint32], numbers: NDArray[np.int64], alike: Alike) -> NDArray[np.uint32]:
+    """`[rows]`, the first row of each row's group, where rows of equal `lead` are one, and those that are alike too."""
+    groups = np.unique(alike.leads)
+    named = np.concatenate([alike.rows, groups])
+    group = np.searchsorted(groups, np.concatenate([alike.leads, groups]))
+    places = np.minimum(np.searchsorted(numbers, named), len(numbers) - 1)
+    is_here = numbers[places] == named  # a row without anything to train on is not
+    places, group = places[is_here], group[is_here]
+    joined = lead
+    while True:  # each round hands the first row on from group to group
+        before, joined = joined, joined.copy()
+        joined[places] = _least(joined[places], group, len(groups))[group]
+        joined = _least(joined, lead, len(lead))[lead]
+        if np.array_equal(before, joined):
+            return joined
+
+
+def _least(values: NDArray[np.uint32], group: NDArray[np.integer], groups: int) -> NDArray[np.uint32]:
+    """`[groups]`, the least of the `values` of each group."""
+    least = np.full(groups, np.iinfo(np.uint32).max, np.uint32)
+    np.minimum.at(least, group, values)
+    return least
 
 
 def _groups(checksums: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from core.config import RunConfig
 from core.data.encoding import Encoding
+from core.data.near_duplicates import Alike
 from core.data.records import Records
 from core.data.splits import hold_out, lengths_of, trained_of
 from core.durable import flush, flush_all
@@ -35,12 +36,20 @@ TELL_SECONDS = 1.0  # between two words on how far tokenizing is
 
 
 def carry_out(
-    config: RunConfig, *, records: Records, run_folder: Path, models_root: Path, stop: Stop
+    config: RunConfig,
+    *,
+    records: Records,
+    run_folder: Path,
+    models_root: Path,
+    stop: Stop,
+    alike: Alike | None = None,
 ) -> Iterator[Event]:
     """Train as `config` says and write the result to `run_folder/adapter`; goes on from `run_folder/checkpoints`.
 
     Args:
-        records: the dataset. stop: answers None, "keep" (end now, save what was learned), "pause" (end now, to go on
+        records: the dataset.
+        alike: which of its rows are nearly the same; such are not held out while another of them is trained on.
+        stop: answers None, "keep" (end now, save what was learned), "pause" (end now, to go on
             another day) or "cancel" (end now); asked between phases, while rows are tokenized, and before every micro-
             batch.
 
@@ -51,7 +60,7 @@ def carry_out(
         UserError: the run cannot be carried out, or went wrong.
     """
     loop_and_method = yield from prepare(
-        config, records=records, run_folder=run_folder, models_root=models_root, stop=stop
+        config, records=records, run_folder=run_folder, models_root=models_root, stop=stop, alike=alike
     )
     if loop_and_method is None:
         yield _given_up(stop)
@@ -67,7 +76,13 @@ def carry_out(
 
 
 def prepare(
-    config: RunConfig, *, records: Records, run_folder: Path, models_root: Path, stop: Stop
+    config: RunConfig,
+    *,
+    records: Records,
+    run_folder: Path,
+    models_root: Path,
+    stop: Stop,
+    alike: Alike | None = None,
 ) -> Generator[Event, None, tuple[Loop, Method] | None]:
     """All that `carry_out` does before the first step. Arguments and errors as there; of a run that went on before,
     nothing is read but its precision.
@@ -91,11 +106,14 @@ def prepare(
     encoding = yield from _encoded(task.encode(loaded, run_folder), len(records), stop)
     if encoding is None:
         return None
-    train_rows, eval_rows, copies = hold_out(encoding.rows, config.data.holdout, config.seed)
+    train_rows, eval_rows, copies = hold_out(encoding.rows, config.data.holdout, config.seed, alike)
     yield from (Note(text=text) for text in (*notes, *remarks, *task.losses(encoding)))
     if copies:
         what = "1 row is a copy of another" if copies == 1 else f"{copies:,} rows are copies of others"
         yield Note(text=f"{what}; equal rows are never held back from one side and trained on the other")
+    if alike is not None and len(alike.rows):
+        what = "1 row is nearly another" if len(alike.rows) == 1 else f"{len(alike.rows):,} rows are nearly others"
+        yield Note(text=f"{what}; such rows are held back together or not at all")
     if config.data.holdout and not eval_rows:
         yield Note(text="Too few rows to hold any back: there is no evaluation loss")
     yield Preparing(phase="injecting")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from core.config import parse
 from core.data.mapping import Mapping
 from core.errors import DataError, NotFound
+from core.events import Note
 from jobs.intakes import Intake
 from jobs.service import Service
+from tests.jobs.tiny_model import write_tiny_model
 from tests.jobs.waiting import wait_for
 
 
@@ -44,6 +49,9 @@ def left(service: Service) -> list[str]:
     return sorted(path.name for path in (service.home / "datasets").iterdir())
 
 
+WORDS = [
+    left + right for left in ("ba", "ko", "li", "ne", "ra", "tu") for right in ("den", "fall", "mer", "sint", "vog")
+]
 PAIRS = [{"prompt": f"question {row}", "completion": f"answer {row}"} for row in range(1, 41)]
 
 
@@ -164,9 +172,42 @@ def test_a_cleaned_version_lacks_a_kind_and_its_parent_stays(service: Service, t
     assert third.dataset_id is not None and service.dataset(third.dataset_id).version == 3
 
 
+def test_rows_that_are_nearly_the_same_are_found_shown_and_kept_on_one_side(service: Service, tmp_path: Path) -> None:
+    chance = random.Random(0)
+    answers = [" ".join(chance.choices(WORDS, k=120)) for _ in range(60)]
+    answers += [answer.replace(answer.split()[60], "but", 1) for answer in answers[:30]]
+    rows: list[object] = [{"prompt": f"Question {n}?", "completion": answer} for n, answer in enumerate(answers)]
+    done = rest(service, service.data.begin(lines(tmp_path / "near.jsonl", rows)))
+    assert done.dataset_id is not None
+    health = service.data.health(done.dataset_id)
+    found = health.found("near_duplicates") if health is not None else None
+    assert found is not None and found.count >= 25
+    assert all(row - of == 60 for row, of in zip(found.first, found.of, strict=True))
+    model = write_tiny_model(tmp_path / "tiny")
+    data, optim = {"dataset_id": done.dataset_id, "holdout": 0.3}, {"steps": 1, "evaluations": 1}
+    run = service.submit(parse({"name": "near", "base_model": str(model), "data": data, "optim": optim}))
+    service.start()
+    wait_for(lambda: service.run(run.id).has_ended, 90)
+    told = [event.text for event in service.events(run.id)[0] if isinstance(event, Note)]
+    assert f"{found.count} rows are nearly others; such rows are held back together or not at all" in told
+
+
 def test_an_app_that_closes_takes_its_readers_with_it(tmp_path: Path) -> None:
     service = Service(tmp_path / "home", models_root=tmp_path / "models")
     intake = service.data.begin(lines(tmp_path / "large.jsonl", PAIRS * 5_000))
     reader = service.data.intakes._readers[intake.id]._child
     service.close()
     assert reader is not None and not reader.is_alive and left(service) == []
+
+
+def test_what_a_killed_app_was_reading_is_gone_when_another_starts_and_what_is_being_read_stays(tmp_path: Path) -> None:
+    datasets = tmp_path / "home" / "datasets"
+    for name in (".old", ".old.download", ".new"):
+        (datasets / name).mkdir(parents=True)
+        (datasets / name / "records.jsonl").write_text("{}")
+    for path in (*datasets.glob(".old*"), *datasets.glob(".old*/*")):
+        os.utime(path, (time.time() - 7200,) * 2)
+    service = Service(tmp_path / "home", models_root=tmp_path / "models")
+    service.start()
+    service.close()
+    assert left(service) == [".new"]

@@ -14,7 +14,7 @@ from core.config import Method, Start, Task, TemplateName, TrainOn
 from core.errors import ConfigError
 from jobs import lists
 from jobs.flags import FLAGS, settings
-from jobs.recipes import read_recipe
+from jobs.recipes import Source, read_recipe
 
 DATA = Path("captain.jsonl")
 NAMES = st.from_regex(r"[a-z_]{1,8}(\.[a-z0-9_]{1,8}){0,3}(:[qkv])?", fullmatch=True)
@@ -52,7 +52,7 @@ def test_options_win_over_the_file_setting_by_setting(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("method: bitfit\nlora: {rank: 2, use_dora: true, rank_pattern: {q_proj: 4}}\noptim: {steps: 5}\n")
     given = settings(nothing(method="lora", rank=8, dora=False, epochs=2.0))
-    config = read_recipe(file, given, DATA).config
+    config = read_recipe(file, given, Source(file=DATA)).config
     assert (config.method, config.lora.rank, config.lora.use_dora) == ("lora", 8, False)
     assert config.lora.rank_pattern == {"q_proj": 4}
     assert (config.optim.epochs, config.optim.steps) == (2.0, None)
@@ -61,8 +61,8 @@ def test_options_win_over_the_file_setting_by_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "is_named"), [("seed: 3\n", False), ("task: chat\n", True)])
 def test_a_recipe_says_whether_the_task_was_asked_for(tmp_path: Path, text: str, is_named: bool) -> None:
     (tmp_path / "run.yaml").write_text(text)
-    assert read_recipe(tmp_path / "run.yaml", {}, DATA).names_task == is_named
-    assert read_recipe(tmp_path / "run.yaml", {"task": "classification"}, DATA).names_task
+    assert read_recipe(tmp_path / "run.yaml", {}, Source(file=DATA)).names_task == is_named
+    assert read_recipe(tmp_path / "run.yaml", {"task": "classification"}, Source(file=DATA)).names_task
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12))

@@ -13,12 +13,14 @@ import pytest
 import typer.main
 
 from core.config import RunConfig, parse
+from core.data.mapping import Mapping
 from jobs.commands import commands
 from jobs.flags import FLAGS, settings
 from jobs.home import PROJECT
-from jobs.recipes import TO_BE_READ, read_recipe
+from jobs.recipes import TO_BE_READ, Source, read_recipe
+from jobs.service import Service
 from tests.jobs.tiny_model import write_tiny_model
-from tests.ui.stand_in import run_config
+from tests.ui.stand_in import dataset, run_config
 from tests.ui.test_forms import OTHER_VALUES
 from ui import command
 
@@ -33,16 +35,38 @@ def typed(line: str) -> dict[str, Any]:
 
 def run_of(config: RunConfig) -> RunConfig:
     """The run that a terminal makes of the command shown for `config`, on the same dataset."""
-    given = typed(command.command_line(config, "captain.jsonl"))
-    recipe = read_recipe(None, settings(given), given["data"])
+    given = typed(command.command_line(config, ["--data", "captain.jsonl"]))
+    recipe = read_recipe(None, settings(given), Source(file=given["data"]))
     assert recipe.config.data.dataset_id == TO_BE_READ and given["config"] is None
     return replace(recipe.config, data=replace(recipe.config.data, dataset_id="d1"))
 
 
 def test_the_default_run_needs_data_output_and_a_name_only() -> None:
-    line = command.command_line(run_config(), "captain.jsonl")
+    line = command.command_line(run_config(), ["--data", "captain.jsonl"])
     wanted = ["--data", "captain.jsonl", "--output", "captain-r8", "--name", "captain-r8"]
     assert shlex.split(line.replace("\\\n", " "))[3:] == wanted
+
+
+def test_what_a_person_said_of_the_file_is_said_on_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "sides, all.csv"
+    file.write_text("left side,a: b\nWas?,Das.\nWer?,Ich.\nWann?,\n", encoding="utf-8")
+    mapping = Mapping(format="prompt_completion", columns={"prompt": "left side", "completion": "a: b"})
+    service = Service(tmp_path / "home")
+    dataset = service.data.add(file, mapping=mapping, skip_bad_rows=True)
+    line = command.command_line(run_config(), command.data_options(dataset, service.data.about(dataset.id), str(file)))
+    given = typed(line)
+    source = Source.typed(given["data"], given["dataset"], given["columns"], given["skip_bad_rows"])
+    assert source == Source(file=file, columns=mapping, skips_bad_rows=True)
+    plain = command.data_options(replace(dataset, skipped=0), None, str(file))
+    assert plain == ["--data", str(file)]
+    service.close()
+
+
+def test_a_dataset_without_a_file_of_its_own_is_named_by_its_id() -> None:
+    line = command.command_line(run_config(), command.data_options(dataset(), None, None))
+    given = typed(line)
+    recipe = read_recipe(None, settings(given), Source.typed(None, given["dataset"], None, False))
+    assert recipe.config.data.dataset_id == dataset().id and recipe.source.file is None
 
 
 @pytest.mark.parametrize(("path", "values"), OTHER_VALUES, ids=lambda value: str(value)[:50])
@@ -78,7 +102,7 @@ def test_the_shown_command_run_in_a_shell_is_the_run_of_the_form(tmp_path: Path)
     config = run_config(name="the run", base_model=str(model), lora=changed, data=data, optim={"steps": 1, "warmup": 0})
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "LORA_WORKBENCH_HOME": str(tmp_path / "home")}
-    line = command.command_line(config, "rows.jsonl")
+    line = command.command_line(config, ["--data", "rows.jsonl"])
     done = subprocess.run(
         ["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
     )
@@ -92,7 +116,7 @@ def test_the_shown_command_run_in_a_shell_is_the_run_of_the_form(tmp_path: Path)
 def test_what_a_person_typed_cannot_leave_its_argument() -> None:
     tokens = ["; rm -rf ~", "--seed 3", "$(id)"]
     config = run_config(name="x; rm -rf ~", base_model="/models/$(id)", lora={"new_tokens": tokens})
-    given = typed(command.command_line(config, "a b'c.jsonl"))
+    given = typed(command.command_line(config, ["--data", "a b'c.jsonl"]))
     assert str(given["output"]) == "x; rm -rf ~"
     assert given["model"] == "/models/$(id)"
     assert str(given["data"]) == "a b'c.jsonl"

@@ -168,7 +168,7 @@ def test_nothing_a_person_named_is_markup() -> None:
         datasets.preview([conversation(XSS, XSS)], 1), library.adapter_list([adapter(id=XSS, name=XSS)], NOW),
         datasets.preview([Labeled(text=XSS, text_pair=XSS, label=XSS, source_row=1)], 1),
         datasets.line(dataset(row_format=XSS), []),
-        ready.summary(config, dataset(name=XSS), ESTIMATE, None), ready.command_html(config, XSS),
+        ready.summary(config, dataset(name=XSS), ESTIMATE, None), ready.command_html(config, ["--data", XSS]),
         frame.machine_line(machine(bad), ""),
     ]  # fmt: skip
     assert all("<img" not in piece and "&lt;img" in piece for piece in pieces)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from core.config import RunConfig, parse, to_dict
 from core.errors import ConfigError
-from jobs.recipes import read_recipe
+from jobs.recipes import Source, read_recipe
 from tests.ui.stand_in import run_config
 from tests.ui.test_forms import OTHER_VALUES, leaves
 from ui import forms, run_file
@@ -78,7 +78,7 @@ def test_any_run_is_loaded_as_it_was_saved(config: RunConfig) -> None:
 def test_the_command_line_reads_the_same_run_from_the_file(tmp_path: Path, config: RunConfig) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(run_file.to_yaml(config), encoding="utf-8", newline="\n")
-    assert read_recipe(file, {}, None).config == config
+    assert read_recipe(file, {}, Source()).config == config
 
 
 @pytest.mark.parametrize(("path", "values"), OTHER_VALUES, ids=lambda value: str(value)[:50])

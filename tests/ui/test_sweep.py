@@ -157,7 +157,7 @@ def test_alpha_follows_or_stays_as_chosen(sweeping: Sweeping, config: RunConfig)
 
 def test_the_command_beside_launch_asks_for_the_same_runs(config: RunConfig) -> None:
     form = typed(rank="2, 4", targets="q_proj, q_proj+v_proj", budget="1M", keeps_scale=False)
-    single, several = (command.command_line(config, "rows.jsonl", each.options) for each in (typed(), form))
+    single, several = (command.command_line(config, ["--data", "rows.jsonl"], each.options) for each in (typed(), form))
     assert single.startswith("python app.py train ") and "--budget" not in single
     words = shlex.split(several.replace("\\\n", ""))
     assert words[:3] == ["python", "app.py", "sweep"] and words.count("--rank") == words.count("--targets") == 1

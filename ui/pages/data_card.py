@@ -249,13 +249,14 @@ class DataCard:
 
 
 def _progress(intake: Intake) -> str:
-    rows = f"{text.plural(intake.rows, 'row')} so far" if intake.rows else "opening it"
-    bar = (
-        markup.progress(round(100 * intake.share_done), 100, "How much of the file is read")
-        if intake.share_done
-        else ""
-    )
-    return markup.loading(f"Reading {intake.name}: {rows}") + bar
+    rows = text.plural(intake.rows, "row")
+    if intake.is_comparing:
+        words, of_what = f"Comparing the {rows} of {intake.name} with each other", "How many rows are compared"
+    else:
+        words = f"Reading {intake.name}: {f'{rows} so far' if intake.rows else 'opening it'}"
+        of_what = "How much of the file is read"
+    bar = markup.progress(round(100 * intake.share_done), 100, of_what) if intake.share_done else ""
+    return markup.loading(words) + bar
 
 
 def _example_button(example: Example) -> gr.Button:

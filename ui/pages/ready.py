@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from core.config import RunConfig
@@ -52,11 +52,11 @@ def model_line(card: ModelCard) -> str:
     return f'<p class="model-line">{" · ".join(markup.esc(part) for part in parts)}</p>'
 
 
-def command_html(config: RunConfig | None, data_file: str, sweep: Mapping[str, str] = MappingProxyType({})) -> str:
+def command_html(config: RunConfig | None, data: Sequence[str], sweep: Mapping[str, str] = MappingProxyType({})) -> str:
     """The same run, or the runs of a sweep with these options, as a command with a button to copy it."""
-    if config is None or not data_file:
+    if config is None or not data:
         return '<p class="card-hint">The command appears once the run is complete.</p>'
-    line = command.command_line(config, data_file, sweep)
+    line = command.command_line(config, data, sweep)
     html = f'<pre id="command-text" tabindex="0">{markup.esc(line)}</pre>'
     return html + '<button class="as-button small" data-copy="#command-text" type="button">Copy</button>'
 

@@ -20,7 +20,7 @@ from core.config import STARTER, RunConfig, to_dict
 from core.errors import ConfigError, DataError, UserError
 from core.models.shapes import LinearShape
 from jobs.service import Dataset, Estimate, ModelCard, Service
-from ui import answers, forms, markup, text
+from ui import answers, command, forms, markup, text
 from ui.answers import News
 from ui.pages import cost_card, data_card, filling, frame, model_card, ready, token_tab, train_widgets, tree_card
 from ui.pages.cost_card import CostCard
@@ -141,7 +141,9 @@ class TrainPage:
         widgets = self.widgets
         return {
             widgets.ready: ready.summary(outlook.config, outlook.dataset, outlook.estimate, outlook.problem),
-            widgets.command: ready.command_html(outlook.config, self._data_file(outlook.dataset), form.typed.options),
+            widgets.command: ready.command_html(
+                outlook.config, self._data_options(outlook.dataset), form.typed.options
+            ),
             widgets.launch: gr.update(value=label, interactive=label.startswith("Launch")),
             widgets.run_name: gr.update(
                 placeholder=_default_name(outlook.dataset, form) if outlook.dataset else train_widgets.NAMELESS
@@ -192,13 +194,17 @@ class TrainPage:
             outlook.problem = error
         return outlook
 
-    def _data_file(self, dataset: Dataset | None) -> str:
-        """What the command line would read: an example lies in its folder, an upload wherever the person keeps it."""
+    def _data_options(self, dataset: Dataset | None) -> list[str]:
+        """What names the dataset on a command line: an example lies in its folder, an upload wherever the person keeps
+        it; a version without some rows is here alone.
+        """
         if dataset is None:
-            return ""
+            return []
+        data = self.service.data
         paths = {example.title: example.path for example in self.service.examples()}
         path = paths.get(dataset.name)
-        return f"{path.parent.name}/{path.name}" if path else dataset.name
+        own = f"{path.parent.name}/{path.name}" if path else dataset.name if data.source(dataset.id) else None
+        return command.data_options(dataset, data.about(dataset.id), own)
 
     def _config(self, form: Form, dataset: Dataset | None, card: ModelCard) -> RunConfig:
         name = form.run_name or _default_name(dataset, form)
