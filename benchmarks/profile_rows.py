@@ -4,7 +4,7 @@
     python app.py bench profile_rows --quick    few rows, one round; nothing is kept
 
 Both sides read the same file of JSON lines, about 500 MB of it in the chat format, in turns, each in a process of its
-own. Ours reads it, makes columns of it and finds what `core.data.health_check` looks for; the other is
+own. Ours reads it, makes columns of it and finds what `core.data.health.check` looks for; the other is
 `load_dataset("json")`, from the file to an Arrow table in a cache that is empty. What either imports is not counted.
 Beside these: the usual way, row by row with an object for each, on a part of the file; and the second pass, for
 near-duplicates, on all of it.

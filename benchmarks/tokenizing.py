@@ -11,7 +11,7 @@ The other side is `datasets.map(batched=True)` at its best: with the tokenizer's
 core, whichever is quicker in the median. Text is what the person wrote, in megabytes of UTF-8; the template's words are
 not counted.
 
-Our encoder makes use of words that come again (`core.data.word_tokens`). So there are three texts: `docstrings`,
+Our encoder makes use of words that come again (`core.data.tokens.word_tokens`). So there are three texts: `docstrings`,
 English without a passage that comes twice; `prose`, the rows that the other benchmarks train on, whose passages do; and
 `new_words`, in which hardly a word comes twice, the worst for it. What is promised is measured on the slower of the
 first two.

@@ -95,7 +95,7 @@ class DataConfig:
     """Which rows are trained on, and what of them. `max_tokens` truncates a row; `holdout` is the share of rows kept
     for evaluation. `train_on` says which tokens of a conversation are trained: all the assistant's turns, the last one
     alone, or every token; a turn whose weight is 0 never is. `template` names the chat template
-    (`core.data.named_templates`); with None it is the model's own, or our plain one where it has none.
+    (`core.data.tokens.named_templates`); with None it is the model's own, or our plain one where it has none.
     """
 
     dataset_id: str

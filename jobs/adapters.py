@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from core.config import Method, Task
-from core.data.labeling import LABELS_FILE
+from core.data.tokens.labeling import LABELS_FILE
 from core.errors import AdapterError, ConfigError
 from core.models.shapes import weight_files
 from jobs.ids import new_id

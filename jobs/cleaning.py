@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.data.health import KINDS, rows_of
+from core.data.health.report import KINDS, rows_of
 from core.data.row_index import open_records
-from core.data.token_profile import TokenProfile
+from core.data.tokens.profile import TokenProfile
 from core.durable import flush_all
 from core.errors import DataError
 from jobs.home import DatasetFolder

@@ -119,7 +119,7 @@ def _with_dataset(service: Service, recipe: Recipe) -> RunConfig:
     """The recipe's config, once its dataset is kept; what can be refused before that is."""
     from dataclasses import replace
 
-    from core.data.files import open_path
+    from core.data.readers.files import open_path
     from core.data.reading import stream_records
     from core.data.rows import Problem
     from jobs.tasks import check_task
@@ -133,7 +133,7 @@ def _with_dataset(service: Service, recipe: Recipe) -> RunConfig:
         dataset = service.data.add(source.file, skip_bad_rows=source.skips_bad_rows, mapping=source.columns)
         config = replace(config, data=replace(config.data, dataset_id=dataset.id))
     if not recipe.names_task:
-        config = replace(config, task=service.task_of(config.data.dataset_id))
+        config = replace(config, task=service.data.task_of(config.data.dataset_id))
     return config
 
 

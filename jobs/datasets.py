@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
-from core.data.health import Health
-from core.data.mapping import Mapping as Columns
+from core.config import RunConfig, Task
+from core.data.formats.mapping import Mapping as Columns
+from core.data.health.report import Health
 from core.data.records import Record
 from core.data.row_index import IndexedRecords, open_records
 from core.durable import flush
@@ -26,6 +27,7 @@ from jobs.names import checked_name, file_title
 from jobs.room import require_room
 from jobs.store import Store
 from jobs.taking_in import About, Order, Taken, about_of, take_in
+from jobs.tasks import check_task, task_of
 from jobs.views import Dataset, Example
 
 DRAFT_SECONDS = 3600.0  # without a change; then nobody is writing it any more
@@ -134,6 +136,31 @@ class Datasets:
         order = {"parent": str(folder.path), "kinds": list(kinds), "limit": limit}
         order |= {"profile": str(profile) if profile is not None else None}
         return self.intakes.begin(order, f"{parent.name}, version {version}", partial(self._publish, values))
+
+    def all(self) -> tuple[Dataset, ...]:
+        """Newest first."""
+        return self._store.datasets()
+
+    def get(self, dataset_id: str) -> Dataset:
+        """Raises: NotFound."""
+        return self._store.dataset(dataset_id)
+
+    def examples(self) -> tuple[Example, ...]:
+        """The datasets that come with the workbench."""
+        return examples()
+
+    def task_of(self, dataset_id: str) -> Task:
+        """What a model can learn from the dataset. Raises: NotFound."""
+        return task_of(self.rows(dataset_id, 0, 1))
+
+    def check_task(self, config: RunConfig) -> None:
+        """Refuse a task that the config's dataset is not for.
+
+        Raises:
+            NotFound: there is no such dataset.
+            ConfigError: on `task`.
+        """
+        check_task(config.task, self.rows(config.data.dataset_id, 0, 1))
 
     def add_example(self, key: str) -> Dataset:
         """The dataset made of the example `key`, made now if it is not there yet.

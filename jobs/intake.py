@@ -23,8 +23,8 @@ from typing import Any
 import orjson
 import psutil
 
-from core.data.hub import fetch_dataset
-from core.data.mapping import parse_mapping
+from core.data.formats.mapping import parse_mapping
+from core.data.readers.hub import fetch_dataset
 from core.errors import UserError
 from jobs.children import begin_child, tell
 from jobs.cleaning import Cleaning, clean

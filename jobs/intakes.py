@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import orjson
 
-from core.data.mapping import Mapping as Columns
+from core.data.formats.mapping import Mapping as Columns
 from core.errors import DataError, NotFound, UserError
 from jobs.children import Child, Told
 from jobs.home import DatasetFolder, Home

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from core.config import RunConfig, parse
-from core.data.mapping import Mapping as Columns
-from core.data.mapping import read_mapping
+from core.data.formats.mapping import Mapping as Columns
+from core.data.formats.mapping import read_mapping
 from core.errors import ConfigError
 from core.settings_file import LARGEST, SettingsText, read_settings
 from jobs.names import file_title
@@ -19,7 +19,7 @@ TO_BE_READ = "to-be-read"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What a command trains on: a `file`, with what its `columns` mean where they do not tell, or the dataset of an id."""
+    """What a command trains on: a `file` and, where they do not tell, what its `columns` mean; or a dataset's id."""
 
     file: Path | None = None
     dataset_id: str | None = None

@@ -11,8 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from core.config import RunConfig, Task
-from core.data.records import Record
+from core.config import RunConfig
 from core.errors import RunError, UserError
 from core.events import Event
 from core.generate.requests import Delta, Sampling
@@ -21,7 +20,7 @@ from jobs import estimates, lists, module_tree, sweeps
 from jobs.adapters import write_zip
 from jobs.chats import Chats
 from jobs.costs import Cost, Costs, Memory
-from jobs.datasets import Datasets, examples
+from jobs.datasets import Datasets
 from jobs.exports import export_in_child
 from jobs.fitting import RowFacts
 from jobs.fixes import Fix
@@ -45,7 +44,6 @@ from jobs.states import ACTIVE_STATES, ENDED_STATES, RESUMABLE_STATES, RunState,
 from jobs.store import Store
 from jobs.submission import Submission
 from jobs.taking_in import About, Guess
-from jobs.tasks import check_task, task_of
 from jobs.token_profiles import TokenProfiles, TokenProfileView
 from jobs.users import Users
 from jobs.views import (
@@ -128,7 +126,7 @@ class Service:
         past = PastRuns(self._home, self._store)
         self.costs = Costs(self._home, self._store, self._models_root, self.probes, devices, past)
         self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._leave)
-        self._submission = Submission(self._store, self._models_root, self.check_task, self._scheduler.wake)
+        self._submission = Submission(self._store, self._models_root, self.data.check_task, self._scheduler.wake)
         self.sweeps = sweeps.Sweeps(self._store, self._models_root, self._submission, self._ask_to_end)
 
     def held(self) -> AbstractContextManager[Callable[[str], None]]:
@@ -162,62 +160,6 @@ class Service:
         """Free `device` of what is not a run."""
         self._chats.leave(device)
         self.probes.leave(device)
-
-    # -- datasets ------------------------------------------------------------------------------------------------
-
-    def examples(self) -> tuple[Example, ...]:
-        """The datasets that come with the workbench."""
-        return examples()
-
-    def add_dataset(self, path: Path, name: str | None = None, skip_bad_rows: bool = False) -> Dataset:
-        """Read and keep the file at `path`; one that is refused leaves nothing behind.
-
-        Raises:
-            DataError: no dataset can be read from it.
-            ConfigError: the name cannot be used.
-        """
-        return self.data.add(path, name, skip_bad_rows)
-
-    def add_example(self, key: str) -> Dataset:
-        """The dataset made of an example; the same one each time.
-
-        Raises:
-            NotFound: there is no such example.
-        """
-        return self.data.add_example(key)
-
-    def datasets(self) -> tuple[Dataset, ...]:
-        """Newest first."""
-        return self._store.datasets()
-
-    def dataset(self, dataset_id: str) -> Dataset:
-        """Raises: NotFound."""
-        return self._store.dataset(dataset_id)
-
-    def preview(self, dataset_id: str, limit: int = 20) -> tuple[Record, ...]:
-        """The dataset's first rows.
-
-        Raises:
-            NotFound: there is no such dataset.
-        """
-        return self.data.rows(dataset_id, 0, limit)
-
-    def task_of(self, dataset_id: str) -> Task:
-        """What a model can learn from the dataset.
-
-        Raises:
-            NotFound: there is no such dataset.
-        """
-        return task_of(self.preview(dataset_id, 1))
-
-    def check_task(self, config: RunConfig) -> None:
-        """Refuse a task that the config's dataset is not for.
-
-        Raises:
-            NotFound: there is no such dataset.
-            ConfigError: on `task`.
-        """
-        check_task(config.task, self.preview(config.data.dataset_id, 1))
 
     # -- models --------------------------------------------------------------------------------------------------
 

@@ -17,10 +17,10 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 import orjson
 
-from core.data.files import Table, open_files, open_path
-from core.data.health_check import HealthCheck
-from core.data.mapping import Detection, Mapping, Unclear
-from core.data.near_search import with_near_duplicates
+from core.data.formats.mapping import Detection, Mapping, Unclear
+from core.data.health.check import HealthCheck
+from core.data.health.near_search import with_near_duplicates
+from core.data.readers.files import Table, open_files, open_path
 from core.data.reading import RecordStream, refusal, stream_records, unsure
 from core.data.records import Record
 from core.data.row_index import RecordWriter

@@ -17,8 +17,8 @@ from typing import Any
 import orjson
 
 from core.data.records import read_records
-from core.data.token_profile import ProfileSettings
-from core.data.token_profiling import write_profile
+from core.data.tokens.profile import ProfileSettings
+from core.data.tokens.profiling import write_profile
 from core.durable import flush, flush_all
 from core.errors import ModelError, RunError, UserError
 from jobs.children import begin_child, tell

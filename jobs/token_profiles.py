@@ -19,8 +19,8 @@ import orjson
 from tokenizers import Tokenizer
 
 from core.config import DataConfig, Task
-from core.data.token_profile import ProfileSettings, TokenProfile
-from core.data.token_view import Piece, read_tokenizer, row_pieces
+from core.data.tokens.profile import ProfileSettings, TokenProfile
+from core.data.tokens.view import Piece, read_tokenizer, row_pieces
 from core.errors import ModelError, NotFound
 from core.models.catalogue import find
 from jobs.children import Child, Told

@@ -108,7 +108,7 @@ class _Teller:
 
 def _events(folder: RunFolder, stop: _Stop) -> Iterator[Event]:
     config = parse(orjson.loads(folder.config.read_bytes()))
-    from core.data.near_duplicates import alike_in
+    from core.data.health.near_duplicates import alike_in
     from core.data.records import read_records
     from core.train.memory import cap_memory
     from core.train.run import carry_out  # torch comes in here, after everything that can be wrong without it

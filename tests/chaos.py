@@ -254,7 +254,7 @@ class Chaos:
         rows = [{"prompt": f"What is {number}?", "completion": f"It is {number}, matey."} for number in range(12)]
         file = self.folder / "rows.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return self.service.add_dataset(file).id
+        return self.service.data.add(file).id
 
     def _config(self) -> RunConfig:
         return parse({

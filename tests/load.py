@@ -111,7 +111,7 @@ class Scene:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return parse({
             "name": name, "base_model": str(self.model), "quant": {"bits": 32},
-            "data": {"dataset_id": self.service.add_dataset(file).id, "holdout": 0.25},
+            "data": {"dataset_id": self.service.data.add(file).id, "holdout": 0.25},
             "optim": {"steps": steps, "evaluations": 2, "batch_size": 4},
         })  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from core.config import STARTER, RunConfig, to_dict
-from core.data.mapping import write_mapping
+from core.data.formats.mapping import write_mapping
 from jobs.service import FLAGS, About, Dataset
 from ui import forms
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from core.data.named_templates import TEMPLATES
+from core.data.tokens.named_templates import TEMPLATES
 
 Kind = Literal[
     "slider", "number", "integer", "optional number", "choice", "menu", "optional menu", "toggle", "targets",

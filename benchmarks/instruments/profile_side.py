@@ -21,12 +21,12 @@ from typing import Any
 import orjson
 
 from benchmarks.instruments.process import answer, order
-from core.data.converting import converter
-from core.data.health import Health
-from core.data.health_check import HealthCheck
-from core.data.health_lines import check_lines
-from core.data.mapping import Mapping
-from core.data.near_search import with_near_duplicates
+from core.data.formats.converting import converter
+from core.data.formats.mapping import Mapping
+from core.data.health.check import HealthCheck
+from core.data.health.lines import check_lines
+from core.data.health.near_search import with_near_duplicates
+from core.data.health.report import Health
 from core.data.records import Record
 from core.data.rows import BadRow, Problem, Row
 

@@ -26,7 +26,7 @@ from benchmarks.workload import rows
 from core.config import DataConfig, LoraConfig, OptimConfig, QuantConfig, RunConfig
 
 if TYPE_CHECKING:
-    from core.data.encoding import Row
+    from core.data.tokens.encoding import Row
 
 Bits = Literal[4, 8, 16, 32]
 
@@ -87,7 +87,7 @@ def write(folder: Path, count: int, config: RunConfig) -> dict[str, Any]:
 
 def epoch(encoded: Any, config: RunConfig) -> list[list[Row]]:
     """The rows of each optimizer step of the first epoch, in order."""
-    from core.data.splits import EpochOrder
+    from core.data.tokens.splits import EpochOrder
 
     order = EpochOrder(len(encoded), config.optim.batch_size, config.seed)
     return [[encoded[number] for number in order.rows_of_step(step)] for step in range(order.steps)]
@@ -101,7 +101,7 @@ def _write_tokens(path: Path, batches: list[list[Row]]) -> None:
 
 def as_others_take(tokens: list[int], labels: list[int]) -> dict[str, list[int]]:
     """A row of ours, where a label stands before its token, as others take it."""
-    from core.data.encoding import IGNORE
+    from core.data.tokens.encoding import IGNORE
 
     last = [labels[-1]] if labels[-1] != IGNORE else []  # what is asked for must be there
     return {"input_ids": tokens + last, "labels": [IGNORE, *labels[:-1], *last]}

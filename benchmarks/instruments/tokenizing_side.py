@@ -33,10 +33,10 @@ def ours(folder: Path, steps: int | None) -> dict[str, Any]:
     """Seconds of both parts, and of a step's rows."""
     import torch
 
-    from core.data.batching import pack
-    from core.data.encoding import encode
     from core.data.records import read_records
-    from core.data.splits import EpochOrder, hold_out
+    from core.data.tokens.batching import pack
+    from core.data.tokens.encoding import encode
+    from core.data.tokens.splits import EpochOrder, hold_out
 
     torch.set_num_threads(1)
     tokenizer = starter()

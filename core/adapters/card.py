@@ -13,7 +13,7 @@ from safetensors import safe_open
 from core.adapters.peft_settings import BITFIT, PeftSettings, read_settings
 from core.adapters.peft_tensors import WEIGHTS_FILE
 from core.config import STARTER, RunConfig
-from core.data.named_templates import TEMPLATES
+from core.data.tokens.named_templates import TEMPLATES
 
 CARD = """---
 base_model: {base_model}

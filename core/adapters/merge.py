@@ -25,7 +25,7 @@ from core.adapters.inject import lora_layers, require
 from core.adapters.layer import Adapted, LoraLayer
 from core.adapters.peft_format import load_adapter, read_adapter
 from core.config import QuantConfig
-from core.data.labeling import LABELS_FILE
+from core.data.tokens.labeling import LABELS_FILE
 from core.errors import AdapterError
 from core.models.load import ClassHead, load_model
 from core.models.quantize import QuantizedLinear

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.converting import NotDesired, converter
-from core.data.files import Rows, Table, open_table
-from core.data.findings import found
-from core.data.first_rows import Columns, shape_of
-from core.data.formats import detect, samples
-from core.data.mapping import Detection, Mapping, Unclear, check_mapping
+from core.data.formats.converting import NotDesired, converter
+from core.data.formats.detection import detect, samples
+from core.data.formats.findings import found
+from core.data.formats.first_rows import Columns, shape_of
+from core.data.formats.mapping import Detection, Mapping, Unclear, check_mapping
+from core.data.readers.files import Rows, Table, open_table
 from core.data.records import Record
 from core.data.rows import BadRow, Problem, Row
 from core.errors import DataError

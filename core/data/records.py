@@ -23,8 +23,8 @@ class Message:
     """One turn of a conversation.
 
     An assistant's message of `weight` 0 is read and not learned; for other roles the weight means nothing. `tool_calls`
-    is JSON text of a list (`core.data.tool_calls`), beside which `content` may be empty. `name` tells speakers of one
-    role apart, or which tool it is that answers.
+    is JSON text of a list (`core.data.formats.tool_calls`), beside which `content` may be empty. `name` tells speakers
+    of one role apart, or which tool it is that answers.
     """
 
     role: Role

@@ -24,7 +24,7 @@ from tokenizers.decoders import DecodeStream
 from core.adapters.inject import lora_layers
 from core.adapters.peft_format import CONFIG_FILE, WEIGHTS_FILE, load_adapter
 from core.config import QuantConfig
-from core.data.templates import end_of_turn, ensure_template, is_ours, render, saved_template
+from core.data.tokens.templates import end_of_turn, ensure_template, is_ours, render, saved_template
 from core.errors import UserError
 from core.generate.attention import use_grouped_attention
 from core.generate.decoder import Decoder

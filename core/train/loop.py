@@ -26,8 +26,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from core.config import RunConfig
-from core.data.encoding import Tokens
-from core.data.splits import EpochOrder, lengths_of, source_rows_of, trained_of
+from core.data.tokens.encoding import Tokens
+from core.data.tokens.splits import EpochOrder, lengths_of, source_rows_of, trained_of
 from core.errors import RunError
 from core.events import EvalDone, Event, Note, Saved, StepDone
 from core.models.load import LoadedModel

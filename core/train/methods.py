@@ -25,8 +25,8 @@ from core.adapters.peft_format import read_adapter, save_adapter
 from core.adapters.plan import plan
 from core.checks import check
 from core.config import LoraConfig, RunConfig
-from core.data.labeling import LABELS_FILE
-from core.data.templates import has_our_template
+from core.data.tokens.labeling import LABELS_FILE
+from core.data.tokens.templates import has_our_template
 from core.errors import RunError
 from core.models.catalogue import public_name
 from core.models.load import ClassHead, LoadedModel, load_model

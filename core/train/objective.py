@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from core.adapters.inject import lora_layers
-from core.data.batching import (
+from core.data.tokens.batching import (
     Batch,
     ClassBatch,
     PaddedBatch,
@@ -26,8 +26,8 @@ from core.data.batching import (
     pad_classes,
     padded_micro_batches,
 )
-from core.data.encoding import Row
-from core.data.labeling import ClassRow
+from core.data.tokens.encoding import Row
+from core.data.tokens.labeling import ClassRow
 from core.kernels.cross_entropy import frozen_head_cross_entropy, plain_cross_entropy
 from core.models.load import LoadedModel, head_weight
 

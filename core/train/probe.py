@@ -19,7 +19,7 @@ import torch
 
 from core.config import RunConfig
 from core.data.records import Records
-from core.data.splits import lengths_of
+from core.data.tokens.splits import lengths_of
 from core.events import Event, StepDone
 from core.train.loop import Loop, Stop
 from core.train.memory import peak_rss_bytes

@@ -16,10 +16,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from core.config import RunConfig
-from core.data.encoding import Encoding
-from core.data.near_duplicates import Alike
+from core.data.health.near_duplicates import Alike
 from core.data.records import Records
-from core.data.splits import hold_out, lengths_of, trained_of
+from core.data.tokens.encoding import Encoding
+from core.data.tokens.splits import hold_out, lengths_of, trained_of
 from core.durable import flush, flush_all
 from core.events import Cancelled, Event, Finished, Note, Paused, Preparing, Started
 from core.models.fetch import ensure_model

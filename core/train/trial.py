@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.data.batching import pack, pad, pad_classes
-from core.data.encoding import IGNORE, Row
-from core.data.labeling import ClassRow
+from core.data.tokens.batching import pack, pad, pad_classes
+from core.data.tokens.encoding import IGNORE, Row
+from core.data.tokens.labeling import ClassRow
 from core.errors import ModelError
 from core.kernels import packed_attention
 from core.models.lean import make_lean

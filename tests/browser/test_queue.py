@@ -57,10 +57,10 @@ def submit(service: Service, names: str) -> list[Run]:
         write_tiny_model(folder / "tiny")
         rows = [{"prompt": f"{i}?", "completion": f"It be {i}."} for i in range(12)]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        service.add_dataset(folder / "rows.jsonl")
+        service.data.add(folder / "rows.jsonl")
     common = {
         "base_model": str(folder / "tiny"),
-        "data": {"dataset_id": service.datasets()[0].id},
+        "data": {"dataset_id": service.data.all()[0].id},
         "lora": {"rank": 4},
         "optim": {"steps": 100_000, "batch_size": 2, "evaluations": 1000},
     }

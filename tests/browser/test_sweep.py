@@ -38,7 +38,7 @@ def ready(app: App, page: Page, tmp_path: Path) -> Page:
     file = tmp_path / "numbers.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     service = Service(app.home)
-    service.add_dataset(file)
+    service.data.add(file)
     service.close()
     steps.open_train(page, app.url)
     page.locator("#model-kind").get_by_text("Model folder").click()

@@ -13,8 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from core.adapters.inject import inject, lora_layers
 from core.config import LoraConfig
-from core.data.encoding import IGNORE, Row
 from core.data.records import Conversation, Message
+from core.data.tokens.encoding import IGNORE, Row
 
 VOCABULARY = 49152
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.adapters.inject import inject, lora_layers
 from core.adapters.peft_format import CONFIG_FILE, WEIGHTS_FILE, save_adapter
 from core.config import LoraConfig
-from core.data.named_templates import PLAIN_TEMPLATE
 from core.data.records import Message
-from core.data.templates import render
+from core.data.tokens.named_templates import PLAIN_TEMPLATE
+from core.data.tokens.templates import render
 from core.errors import AdapterError
 from core.models.load import load_model
 from jobs.adapters import zip_folder

@@ -25,11 +25,11 @@ import core.data.reading
 from core.adapters.inject import activate
 from core.adapters.peft_format import load_adapter
 from core.config import RunConfig, parse
-from core.data.batching import pad
-from core.data.encoding import IGNORE, encode
 from core.data.reading import read_dataset
 from core.data.records import Conversation, Passage, Record
-from core.data.splits import hold_out
+from core.data.tokens.batching import pad
+from core.data.tokens.encoding import IGNORE, encode
+from core.data.tokens.splits import hold_out
 from core.errors import DataError
 from core.events import Event, Failed, Finished, Started, StepDone
 from core.models.load import load_model
@@ -61,7 +61,7 @@ def config_on(dataset_id: str, model: Path, **data: Any) -> RunConfig:
 
 def carried_out(service: Service, file: Path, model: Path, **data: Any) -> tuple[Run, list[Event]]:
     """A run of the real worker on the rows in `file`, when it has ended; its events."""
-    run = service.submit(config_on(service.add_dataset(file).id, model, **data))
+    run = service.submit(config_on(service.data.add(file).id, model, **data))
     wait_for(lambda: service.run(run.id).has_ended, 200)
     return service.run(run.id), list(service.events(run.id)[0])
 
@@ -74,7 +74,7 @@ def working(service: Service) -> Service:
 
 
 def records_hash(service: Service, file: Path) -> str:
-    dataset = service.add_dataset(file)
+    dataset = service.data.add(file)
     return hashlib.sha256((service.home / "datasets" / dataset.id / "records.jsonl").read_bytes()).hexdigest()
 
 
@@ -118,8 +118,8 @@ def test_a_file_without_rows_is_said_to_have_none_and_leaves_nothing(
     service: Service, tmp_path: Path, name: str, content: bytes
 ) -> None:
     with pytest.raises(DataError, match=f"{name} is empty: it has 0 rows"):
-        service.add_dataset(keep(tmp_path, name, content))
-    assert service.datasets() == () and list((service.home / "datasets").iterdir()) == []
+        service.data.add(keep(tmp_path, name, content))
+    assert service.data.all() == () and list((service.home / "datasets").iterdir()) == []
 
 
 # ---- 17: far too large
@@ -234,8 +234,8 @@ def test_an_old_encoding_is_named_and_no_letter_is_changed(service: Service, tmp
     said = "Où est le café ? À côté du musée, près de la forêt."
     rows = lines([{"prompt": said, "completion": "Là-bas, derrière l’église."}])
     for encoding in ("cp1252", "utf-16", "utf-16-be"):
-        dataset = service.add_dataset(keep(tmp_path, f"{encoding}.jsonl", rows.encode(encoding)))
-        assert texts(service.preview(dataset.id)[0]) == [said, "Là-bas, derrière l’église."]
+        dataset = service.data.add(keep(tmp_path, f"{encoding}.jsonl", rows.encode(encoding)))
+        assert texts(service.data.rows(dataset.id)[0]) == [said, "Là-bas, derrière l’église."]
         is_guessed = encoding != "utf-16"  # the mark says it, so nothing is guessed
         assert (f"read as {encoding}" in dataset.file_format) == is_guessed
 
@@ -244,7 +244,7 @@ def test_a_broken_byte_is_told_with_its_place(service: Service, tmp_path: Path) 
     content = lines([{"prompt": "naïve", "completion": "café 🏴"}]).encode()
     place = content.index("🏴".encode())
     with pytest.raises(DataError, match=rf"byte {place} \(0xf0\) is no valid UTF-8"):
-        service.add_dataset(keep(tmp_path, "a.jsonl", content[: place + 2] + content[place + 3 :]))
+        service.data.add(keep(tmp_path, "a.jsonl", content[: place + 2] + content[place + 3 :]))
 
 
 # ---- 19: marks and line breaks
@@ -273,10 +273,10 @@ def test_messages_inside_a_document_are_found_and_deeper_ones_are_named(service:
     """There is no picker: the refusal lists what was found there, and what would be understood."""
     talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ahoy"}]
     for document in ([{"messages": talk}], {"version": 2, "items": [{"id": 1, "messages": talk}]}, {"messages": talk}):
-        dataset = service.add_dataset(keep(tmp_path, "a.json", json.dumps(document)))
-        assert (dataset.row_format, texts(service.preview(dataset.id)[0])) == ("OpenAI messages", ["Hi", "Ahoy"])
+        dataset = service.data.add(keep(tmp_path, "a.json", json.dumps(document)))
+        assert (dataset.row_format, texts(service.data.rows(dataset.id)[0])) == ("OpenAI messages", ["Hi", "Ahoy"])
     with pytest.raises(DataError, match=r"found: id, dialog\); say what the columns are, or name them .*messages"):
-        service.add_dataset(keep(tmp_path, "b.jsonl", lines([{"id": 1, "dialog": {"messages": talk}}])))
+        service.data.add(keep(tmp_path, "b.jsonl", lines([{"id": 1, "dialog": {"messages": talk}}])))
 
 
 # ---- 22: mixed types and nulls
@@ -287,13 +287,13 @@ def test_rows_of_mixed_types_are_numbered_and_left_out_only_with_consent(service
     bad: list[Any] = [{"prompt": None, "completion": "b"}, {"prompt": 7, "completion": "b"}, [1], None, {"prompt": "a"}]
     path = keep(tmp_path, "mixed.jsonl", lines([good, *bad, good]))
     with pytest.raises(DataError) as caught:
-        service.add_dataset(path)
+        service.data.add(path)
     assert "Row 2 has a prompt that is null" in caught.value.title
     assert "4 more rows have problems: 3, 4, 5, 6" in caught.value.detail and "left out" in caught.value.hint
-    assert service.datasets() == ()
-    dataset = service.add_dataset(path, skip_bad_rows=True)
+    assert service.data.all() == ()
+    dataset = service.data.add(path, skip_bad_rows=True)
     assert (dataset.rows, dataset.skipped) == (2, 5)
-    assert [record.source_row for record in service.preview(dataset.id)] == [1, 7]
+    assert [record.source_row for record in service.data.rows(dataset.id)] == [1, 7]
 
 
 # ---- 23: NUL
@@ -332,8 +332,8 @@ NULS: dict[str, tuple[str, str | bytes, str]] = {
 def test_a_nul_is_told_with_its_row_wherever_it_stands(service: Service, tmp_path: Path, where: str) -> None:
     name, content, says = NULS[where]
     with pytest.raises(DataError, match=says):
-        service.add_dataset(keep(tmp_path, name, content))
-    assert service.datasets() == ()
+        service.data.add(keep(tmp_path, name, content))
+    assert service.data.all() == ()
 
 
 # ---- 24: a row of a million tokens
@@ -393,9 +393,9 @@ def test_emoji_and_right_to_left_text_are_kept_to_the_byte(service: Service, tmp
     row = {"prompt": "👩‍👩‍👧‍👦 שלום \u202bعالم\u202c?", "completion": "e\u0301 🏴‍☠️ مرحبا بالعالم \u2028 नमस्ते"}
     table = "prompt,completion\n" + ",".join(f'"{cell}"' for cell in row.values()) + "\n"
     contents = {".jsonl": lines([row]), ".json": json.dumps([row]), ".csv": table, ".parquet": parquet_of([row])}
-    dataset = service.add_dataset(keep(tmp_path, f"مرحبا🏴{suffix}", contents[suffix]))
+    dataset = service.data.add(keep(tmp_path, f"مرحبا🏴{suffix}", contents[suffix]))
     assert dataset.name == f"مرحبا🏴{suffix}"
-    assert texts(service.preview(dataset.id)[0]) == list(row.values())
+    assert texts(service.data.rows(dataset.id)[0]) == list(row.values())
     kept = (service.home / "datasets" / dataset.id / "records.jsonl").read_bytes()
     assert all(text.encode() in kept for text in row.values())
 
@@ -469,5 +469,5 @@ def test_rows_without_anything_to_learn_are_refused_before_a_run_can_be_launched
     rows = [{"messages": [{"role": "user", "content": "Hello?"}]}, {"messages": []}]
     for skip in (False, True):
         with pytest.raises(DataError, match="Row 1 has no assistant message.*none of the 2 rows"):
-            service.add_dataset(keep(tmp_path, "a.jsonl", lines(rows)), skip_bad_rows=skip)
-    assert service.datasets() == ()
+            service.data.add(keep(tmp_path, "a.jsonl", lines(rows)), skip_bad_rows=skip)
+    assert service.data.all() == ()

@@ -189,7 +189,7 @@ def test_a_runs_name_model_log_and_end_are_text(
 ) -> None:
     model = write_tiny_model(tmp_path / "files" / ATTACK)
     gone = write_tiny_model(tmp_path / "files" / f"{ATTACK} gone")
-    dataset = service.add_dataset(attack_rows(tmp_path / "files"))
+    dataset = service.data.add(attack_rows(tmp_path / "files"))
     first = service.submit(attack_config(dataset.id, model, optim={"steps": 400}))
     second = service.submit(attack_config(dataset.id, gone))
     shutil.rmtree(gone)
@@ -223,7 +223,7 @@ def test_a_runs_name_model_log_and_end_are_text(
 
 def test_a_chat_is_text_whoever_speaks(app: App, page: Page, trap: Trap, service: Service, tmp_path: Path) -> None:
     """A model that has learned its markup by heart says it; a person says some too."""
-    dataset = service.add_dataset(attack_rows(tmp_path / "files"))
+    dataset = service.data.add(attack_rows(tmp_path / "files"))
     model = write_tiny_model(tmp_path / "files" / ATTACK)
     parrot = carried_out(service, attack_config(dataset.id, model, method="full", optim={"steps": 300}))
     visit(page, f"{app.url}/playground?base={parrot.adapter_id}")

@@ -49,7 +49,7 @@ class Trial:
 
     def __init__(self, service: Service, dataset_file: Path, model: Path) -> None:
         self.service, self.model = service, model
-        self.dataset = service.add_dataset(dataset_file).id
+        self.dataset = service.data.add(dataset_file).id
 
     def config(self, steps: int = 100_000, evaluations: int = 1) -> RunConfig:
         return parse({

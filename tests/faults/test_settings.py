@@ -19,7 +19,7 @@ PIRATE = "🏴‍☠️ مرحبا"
 
 
 def config_on(service: Service, dataset_file: Path, model: Path, name: str = "a run", **lora: Any) -> RunConfig:
-    dataset = service.add_dataset(dataset_file)
+    dataset = service.data.add(dataset_file)
     return parse({"name": name, "base_model": str(model), "data": {"dataset_id": dataset.id}, "lora": lora})
 
 
@@ -118,10 +118,10 @@ REFUSED = [
 def test_a_name_is_kept_as_text_and_names_no_file(
     service: Service, dataset_file: Path, tiny_model: Path, name: str
 ) -> None:
-    dataset = service.add_dataset(dataset_file, name=name)
+    dataset = service.data.add(dataset_file, name=name)
     run = service.submit(config_on(service, dataset_file, tiny_model, name, rank=4))
-    assert (service.dataset(dataset.id).name, service.run(run.id).name) == (name, name)
-    assert {path.name for path in (service.home / "datasets").iterdir()} == {one.id for one in service.datasets()}
+    assert (service.data.get(dataset.id).name, service.run(run.id).name) == (name, name)
+    assert {path.name for path in (service.home / "datasets").iterdir()} == {one.id for one in service.data.all()}
     assert [path.name for path in (service.home / "runs").iterdir()] == [run.id]
     assert len(run.id) == 26 and run.id.isalnum()
     assert json.loads((service.home / "runs" / run.id / "config.json").read_text())["name"] == name
@@ -133,22 +133,22 @@ def test_a_name_that_cannot_be_shown_is_refused_for_datasets_and_runs_alike(
     service: Service, dataset_file: Path, tiny_model: Path, name: str
 ) -> None:
     with pytest.raises(ConfigError):
-        service.add_dataset(dataset_file, name=name)
+        service.data.add(dataset_file, name=name)
     with pytest.raises(ConfigError) as caught:
         parse({"name": name, "data": {"dataset_id": "d"}})
     assert caught.value.field == "name" and len(str(caught.value)) < 300
-    assert service.datasets() == () and service.runs() == ()
+    assert service.data.all() == () and service.runs() == ()
 
 
 def test_what_looks_the_same_is_spelled_the_same(service: Service, dataset_file: Path, tiny_model: Path) -> None:
     apart = "  Cafe\u0301 "
-    assert service.add_dataset(dataset_file, name=apart).name == "Caf\u00e9" == unicodedata.normalize("NFC", "Café")
+    assert service.data.add(dataset_file, name=apart).name == "Caf\u00e9" == unicodedata.normalize("NFC", "Café")
     assert config_on(service, dataset_file, tiny_model, apart).name == "Caf\u00e9"
 
 
 def test_the_length_is_said(service: Service, dataset_file: Path) -> None:
     with pytest.raises(ConfigError, match="The name has 300 characters.*at most 80"):
-        service.add_dataset(dataset_file, name="x" * 300)
+        service.data.add(dataset_file, name="x" * 300)
     with pytest.raises(ConfigError, match="it must be at most 80 characters long"):
         parse({"name": "x" * 300, "data": {"dataset_id": "d"}})
 
@@ -158,7 +158,7 @@ def test_a_file_is_called_by_what_of_its_name_can_be_shown(service: Service, dat
     for name, shown in (("a\u202egnp.jsonl", "agnp.jsonl"), ("x" * 200 + ".jsonl", "x" * 74 + ".jsonl")):
         path = dataset_file.with_name(name)
         path.write_bytes(dataset_file.read_bytes())
-        assert service.add_dataset(path).name == shown
+        assert service.data.add(path).name == shown
 
 
 def test_markup_in_a_name_is_text_on_the_page() -> None:

@@ -114,7 +114,7 @@ def test_an_archive_writes_nothing_and_unpacks_to_no_more_than_is_allowed_whatev
     path.write_bytes(ARCHIVES[kind]())
     refusal = {".zip": REFUSALS[kind], ".xlsx": "no Excel workbook|unpacks to"}.get(suffix, "a ZIP archive")
     with Watched(os.getpid()) as watched, pytest.raises(DataError, match=refusal):
-        service.add_dataset(path)
+        service.data.add(path)
     assert watched.growth < 100_000_000, "the bomb is 200 MB"
     assert files_under(service.home) == before
     assert [each.name for each in tmp_path.iterdir() if each != service.home] == [path.name]
@@ -126,9 +126,9 @@ def test_archives_are_opened_in_few_places_and_nothing_of_them_is_unpacked_to_th
     openers = {"zipfile", "tarfile", "shutil.unpack_archive", "unpack_archive", "extractall", "gzip", "bz2", "lzma"}
     found = {path.relative_to(PROJECT).as_posix(): names_in(path) & openers for path in our_sources()}
     assert {name: used for name, used in found.items() if used} == {
-        "core/data/archives.py": {"zipfile"},
-        "core/data/excel.py": {"zipfile"},
-        "core/data/sources.py": {"gzip", "zipfile"},
+        "core/data/readers/archives.py": {"zipfile"},
+        "core/data/readers/excel.py": {"zipfile"},
+        "core/data/readers/sources.py": {"gzip", "zipfile"},
         "core/models/starter.py": {"zipfile"},
         "jobs/adapters.py": {"zipfile"},
     }
@@ -227,7 +227,7 @@ def test_a_pickle_is_opened_by_no_process_wherever_it_lies(
     for name in ("rows.pkl", "rows.jsonl", "rows.parquet"):
         torch.save({"canary": canary}, tmp_path / name)
         with pytest.raises(DataError):
-            service.add_dataset(tmp_path / name)
+            service.data.add(tmp_path / name)
 
     run = service.submit(run_on(service, dataset_file, whole))
     service.start()
@@ -239,7 +239,7 @@ def test_a_pickle_is_opened_by_no_process_wherever_it_lies(
 
 
 def run_on(service: Service, dataset_file: Path, model: Path) -> Any:
-    dataset = service.add_dataset(dataset_file)
+    dataset = service.data.add(dataset_file)
     settings = {"lora": {"rank": 4}, "optim": {"steps": 2, "batch_size": 2, "evaluations": 1}}
     return parse({"name": "a run", "base_model": str(model), "data": {"dataset_id": dataset.id}, **settings})
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.config import parse
-from core.data.mapping import Mapping
+from core.data.formats.mapping import Mapping
 from core.errors import DataError, NotFound
 from core.events import Note
 from jobs.intakes import Intake
@@ -58,7 +58,7 @@ PAIRS = [{"prompt": f"question {row}", "completion": f"answer {row}"} for row in
 def test_a_file_becomes_a_dataset_that_knows_why(service: Service, tmp_path: Path) -> None:
     done = rest(service, service.data.begin(lines(tmp_path / "pairs.jsonl", PAIRS)))
     assert (done.state, done.rows) == ("done", 40) and done.dataset_id is not None
-    dataset, about = service.dataset(done.dataset_id), service.data.about(done.dataset_id)
+    dataset, about = service.data.get(done.dataset_id), service.data.about(done.dataset_id)
     assert (dataset.name, dataset.rows, dataset.version) == ("pairs.jsonl", 40, 1)
     assert about is not None and about.mapping.columns == {"prompt": "prompt", "completion": "completion"} and about.why
     assert [record.source_row for record in service.data.rows(dataset.id, 38, 9)] == [39, 40]
@@ -67,7 +67,7 @@ def test_a_file_becomes_a_dataset_that_knows_why(service: Service, tmp_path: Pat
 
 def test_it_is_the_same_as_what_is_read_here_and_now(service: Service, tmp_path: Path) -> None:
     path = lines(tmp_path / "pairs.jsonl", PAIRS)
-    here, there = service.add_dataset(path), rest(service, service.data.begin(path))
+    here, there = service.data.add(path), rest(service, service.data.begin(path))
     assert there.dataset_id is not None
     folders = [service.home / "datasets" / each for each in (here.id, there.dataset_id)]
     files = [{str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.*")} for folder in folders]
@@ -79,11 +79,11 @@ def test_broken_rows_wait_for_consent_and_nothing_is_read_twice(service: Service
     broken = rest(service, intake)
     assert (broken.state, broken.rows, broken.skipped) == ("broken", 2, 2)
     assert broken.problem is not None and "Row 2" in broken.problem.title and "4" in broken.problem.detail
-    assert service.datasets() == ()
+    assert service.data.all() == ()
     (tmp_path / "mixed.jsonl").unlink()
     done = service.data.intakes.accept(intake.id)
     assert done.state == "done" and done.dataset_id is not None
-    dataset = service.dataset(done.dataset_id)
+    dataset = service.data.get(done.dataset_id)
     assert (dataset.rows, dataset.skipped) == (2, 2)
     with pytest.raises(DataError, match="does not wait"):
         service.data.intakes.accept(intake.id)
@@ -110,13 +110,13 @@ def test_what_was_clear_can_be_asked_about_again(service: Service, tmp_path: Pat
     again = rest(service, service.data.begin_again(done.dataset_id))
     assert again.state == "unsure" and again.guess is not None
     assert again.guess.mappings[0].columns == {"prompt": "prompt", "completion": "completion"}
-    assert len(service.datasets()) == 1
+    assert len(service.data.all()) == 1
 
 
 def test_a_refused_file_leaves_nothing(service: Service, tmp_path: Path) -> None:
     refused = rest(service, service.data.begin(lines(tmp_path / "empty.jsonl", [])))
     assert refused.state == "refused" and refused.problem is not None and "0 rows" in refused.problem.title
-    assert left(service) == [] and service.datasets() == ()
+    assert left(service) == [] and service.data.all() == ()
 
 
 def test_a_reader_that_is_killed_is_told_of_and_leaves_nothing(service: Service, tmp_path: Path) -> None:
@@ -163,13 +163,13 @@ def test_a_cleaned_version_lacks_a_kind_and_its_parent_stays(service: Service, t
     before = list(service.data.rows(done.dataset_id, 0, 100))
     cleaned = rest(service, service.data.begin_cleaning(done.dataset_id, ["duplicates"]))
     assert cleaned.state == "done" and cleaned.dataset_id is not None
-    dataset, about = service.dataset(cleaned.dataset_id), service.data.about(cleaned.dataset_id)
+    dataset, about = service.data.get(cleaned.dataset_id), service.data.about(cleaned.dataset_id)
     assert (dataset.parent_id, dataset.version, dataset.rows) == (done.dataset_id, 2, 40)
     assert about is not None and "duplicate" in about.note
     assert list(service.data.rows(dataset.id, 0, 100)) == before[:40]
     assert list(service.data.rows(done.dataset_id, 0, 100)) == before
     third = rest(service, service.data.begin_cleaning(cleaned.dataset_id, ["personal"]))
-    assert third.dataset_id is not None and service.dataset(third.dataset_id).version == 3
+    assert third.dataset_id is not None and service.data.get(third.dataset_id).version == 3
 
 
 def test_rows_that_are_nearly_the_same_are_found_shown_and_kept_on_one_side(service: Service, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ End = Callable[[Service, Run], None]
 
 def config_on(service: Service, dataset_file: Path, model: Path) -> RunConfig:
     """A run that would go on for minutes, with a checkpoint every few steps."""
-    data = {"dataset_id": service.add_dataset(dataset_file).id}
+    data = {"dataset_id": service.data.add(dataset_file).id}
     config = parse({"name": "a run", "base_model": str(model), "data": data, "lora": {"rank": 4}})
     return replace(config, optim=replace(config.optim, steps=20_000, batch_size=2, evaluations=1000))
 

@@ -43,7 +43,7 @@ def config(dataset_id: str, base_model: Path) -> RunConfig:
 
 def test_a_run_is_refused_where_the_disk_is_too_small(service: Service, dataset_file: Path, tiny_model: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    dataset = service.add_dataset(dataset_file)
+    dataset = service.data.add(dataset_file)
     monkeypatch.setattr(room, "free_bytes", lambda folder: room.SPARE_BYTES)
     with pytest.raises(RunError, match=r"The run may take 0\.00 GB, and the disk has 1\.00 GB left"):
         service.submit(config(dataset.id, tiny_model))
@@ -52,13 +52,13 @@ def test_a_run_is_refused_where_the_disk_is_too_small(service: Service, dataset_
 
 def test_a_dataset_is_refused_where_the_quota_is_used_up(service: Service, dataset_file: Path,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    service.add_dataset(dataset_file)
+    service.data.add(dataset_file)
     monkeypatch.setenv(room.QUOTA_VARIABLE, str((room.used_bytes(service.home) + 100) / 1e9))
     with pytest.raises(RunError, match=r"The dataset may take .* of the .* are used"):
-        service.add_dataset(dataset_file)
-    assert len(service.datasets()) == len(list(service._home.datasets.iterdir())) == 1
+        service.data.add(dataset_file)
+    assert len(service.data.all()) == len(list(service._home.datasets.iterdir())) == 1
     monkeypatch.setenv(room.QUOTA_VARIABLE, "1")
-    assert service.add_dataset(dataset_file).rows == 12
+    assert service.data.add(dataset_file).rows == 12
 
 
 @pytest.mark.parametrize("said", ["much", "0", "-1", "nan", "inf"])
@@ -82,14 +82,14 @@ def test_a_full_disk_is_told_everything_can_be_read_and_it_goes_on_by_itself(
     disk: Path, tiny_model: Path, dataset_file: Path
 ) -> None:
     service = on(disk / "home", tiny_model)
-    dataset = service.add_dataset(dataset_file)
+    dataset = service.data.add(dataset_file)
     run = service.submit(config(dataset.id, tiny_model))
     filler = fill(disk)
     with pytest.raises(RunError, match="Nothing can be saved: database or disk is full") as caught:
         service.cancel_run(run.id)
     assert "Make room" in caught.value.hint
     assert "Nothing can be saved" in service.storage_problem()
-    assert service.run(run.id).state == "queued" and len(service.preview(dataset.id)) == 12
+    assert service.run(run.id).state == "queued" and len(service.data.rows(dataset.id)) == 12
     with pytest.raises(RunError):
         service._scheduler.tick()
     filler.unlink()

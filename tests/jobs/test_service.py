@@ -24,7 +24,7 @@ ASK = (Message(role="user", content="hello"),)
 
 
 def config_on(service: Service, dataset_file: Path, model: Path, **lora: object) -> RunConfig:
-    dataset = service.add_dataset(dataset_file)
+    dataset = service.data.add(dataset_file)
     return parse({"name": "a run", "base_model": str(model), "data": {"dataset_id": dataset.id}, "lora": lora})
 
 
@@ -42,16 +42,16 @@ def test_the_service_imports_neither_torch_nor_transformers() -> None:
 
 
 def test_a_dataset_is_kept_with_its_source_and_rows(service: Service, dataset_file: Path) -> None:
-    dataset = service.add_dataset(dataset_file)
+    dataset = service.data.add(dataset_file)
     assert (dataset.name, dataset.rows, dataset.skipped) == ("numbers.jsonl", 12, 0)
     folder = service.home / "datasets" / dataset.id
     assert {"about.json", "health.json", "records.jsonl", "records.npy", "source.jsonl"} <= {
         path.name for path in files_under(folder)
     }
     assert (folder / "source.jsonl").read_bytes() == dataset_file.read_bytes()
-    first = service.preview(dataset.id, 1)[0]
+    first = service.data.rows(dataset.id, 0, 1)[0]
     assert isinstance(first, Conversation) and first.messages[0].content == "What is 0?"
-    assert (service.datasets(), service.dataset(dataset.id)) == ((dataset,), dataset)
+    assert (service.data.all(), service.data.get(dataset.id)) == ((dataset,), dataset)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"messages": []}\n', b"not json\n", b"\x00\x01\x02"])
@@ -60,10 +60,10 @@ def test_a_refused_file_leaves_nothing(service: Service, tmp_path: Path, content
     file = tmp_path / "bad.jsonl"
     file.write_bytes(content)
     with pytest.raises(DataError):
-        service.add_dataset(file)
+        service.data.add(file)
     assert files_under(service.home) == before
     assert list((service.home / "datasets").iterdir()) == []
-    assert service.datasets() == ()
+    assert service.data.all() == ()
 
 
 def test_only_a_regular_file_or_a_folder_of_such_is_a_dataset(service: Service, tmp_path: Path) -> None:
@@ -74,28 +74,28 @@ def test_only_a_regular_file_or_a_folder_of_such_is_a_dataset(service: Service, 
         (tmp_path / "pipe.jsonl", "not a reg"),
     ):
         with pytest.raises(DataError, match=reason):
-            service.add_dataset(path)
+            service.data.add(path)
 
 
 def test_bad_rows_are_skipped_on_consent_only(service: Service, dataset_file: Path) -> None:
     with dataset_file.open("a") as file:
         file.write('{"messages": [{"role": "user", "content": "and?"}]}\n')
     with pytest.raises(DataError, match="13"):
-        service.add_dataset(dataset_file)
-    dataset = service.add_dataset(dataset_file, skip_bad_rows=True)
+        service.data.add(dataset_file)
+    dataset = service.data.add(dataset_file, skip_bad_rows=True)
     assert (dataset.rows, dataset.skipped) == (12, 1)
 
 
 def test_a_name_is_display_text_and_never_a_path(service: Service, dataset_file: Path) -> None:
-    dataset = service.add_dataset(dataset_file, name="../../etc/é")
+    dataset = service.data.add(dataset_file, name="../../etc/é")
     assert (dataset.name, (service.home / "datasets" / dataset.id).is_dir()) == ("../../etc/é", True)
     for bad in ("", " ", "a\nb", "x" * 81, "\u202egnp.exe"):
         with pytest.raises(ConfigError):
-            service.add_dataset(dataset_file, name=bad)
+            service.data.add(dataset_file, name=bad)
 
 
 def test_the_examples_are_there_and_are_added_once(service: Service) -> None:
-    examples = service.examples()
+    examples = service.data.examples()
     assert [(example.key, example.title) for example in examples] == [
         ("captain", "The Captain"),
         ("to_json", "To JSON"),
@@ -106,9 +106,9 @@ def test_the_examples_are_there_and_are_added_once(service: Service) -> None:
             added = set(pool.map(service.add_example, [example.key] * 4))
         (dataset,) = added
         assert (dataset.name, dataset.rows) == (example.title, example.rows)
-    assert len(service.datasets()) == len(list((service.home / "datasets").iterdir())) == 2
+    assert len(service.data.all()) == len(list((service.home / "datasets").iterdir())) == 2
     with pytest.raises(NotFound, match="no example nobody"):
-        service.add_example("nobody")
+        service.data.add_example("nobody")
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_a_base_model_given_by_a_relative_path_is_found_by_the_worker(
 def test_a_config_that_cannot_work_is_refused_before_anything_is_made(
     service: Service, dataset_file: Path, tiny_model: Path, change: dict[str, object], error: type[UserError], says: str
 ) -> None:
-    dataset = service.add_dataset(dataset_file)
+    dataset = service.data.add(dataset_file)
     values = {"name": "a run", "base_model": str(tiny_model), "data": {"dataset_id": dataset.id}, **change}
     with pytest.raises(error) as caught:
         service.submit(parse(values))
@@ -168,7 +168,7 @@ def test_an_estimate_counts_what_the_model_has(service: Service, dataset_file: P
 
 
 def test_a_model_that_is_not_here_yet_gives_no_estimate(service: Service, dataset_file: Path) -> None:
-    dataset = service.add_dataset(dataset_file)
+    dataset = service.data.add(dataset_file)
     assert service.estimate(parse({"name": "x", "data": {"dataset_id": dataset.id}})) is None
     assert service.inspect_model("starter").shapes == ()
 

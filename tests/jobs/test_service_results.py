@@ -28,7 +28,7 @@ def labeled(tmp_path: Path) -> Path:
 
 def finish(service: Service, data: Path, model: Path, **values: Any) -> str:
     """A run that came to its end with a result on disk; the run's id."""
-    dataset = service.add_dataset(data)
+    dataset = service.data.add(data)
     config = parse({"name": "a run", "base_model": str(model), "data": {"dataset_id": dataset.id}, **values})
     run = service.submit(config)
     write = write_model if config.method == "full" else write_adapter
@@ -87,8 +87,8 @@ def test_a_task_is_refused_on_rows_that_are_not_for_it(
 ) -> None:
     fitting, other = (dataset_file, labeled) if task == "chat" else (labeled, dataset_file)
     config = {"name": "x", "base_model": str(tiny_model), "task": task, "lora": {"rank": 4}}
-    right, wrong = service.add_dataset(fitting), service.add_dataset(other)
-    assert service.task_of(right.id) == task != service.task_of(wrong.id)
+    right, wrong = service.data.add(fitting), service.data.add(other)
+    assert service.data.task_of(right.id) == task != service.data.task_of(wrong.id)
     with pytest.raises(ConfigError) as caught:
         service.submit(parse({**config, "data": {"dataset_id": wrong.id}}))
     assert caught.value.field == "task" and service.runs() == ()

@@ -37,7 +37,7 @@ RANK, RATE, SEED, TARGETS = "lora.rank", "optim.learning_rate", "seed", "lora.ta
 @pytest.fixture
 def start(service: Service, dataset_file: Path, tiny_model: Path) -> RunConfig:
     """What the sweeps begin with: five steps of the tiny model."""
-    data = {"dataset_id": service.add_dataset(dataset_file).id, "holdout": 0.25}
+    data = {"dataset_id": service.data.add(dataset_file).id, "holdout": 0.25}
     optim = {"steps": 5, "batch_size": 2, "learning_rate": 0.01}
     return parse({"name": "tiny", "base_model": str(tiny_model), "data": data, "optim": optim})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from core.config import RunConfig, parse
-from core.data.health import KINDS
+from core.data.health.report import KINDS
 from core.errors import NotFound
 from core.events import Event
 from core.models.catalogue import ModelSource

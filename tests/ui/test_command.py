@@ -13,7 +13,7 @@ import pytest
 import typer.main
 
 from core.config import RunConfig, parse
-from core.data.mapping import Mapping
+from core.data.formats.mapping import Mapping
 from jobs.commands import commands
 from jobs.flags import FLAGS, settings
 from jobs.home import PROJECT

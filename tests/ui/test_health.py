@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from core.data.health import KINDS, Finding, Health
+from core.data.health.report import KINDS, Finding, Health
 from ui.markup import esc
 from ui.pages import health as page
 

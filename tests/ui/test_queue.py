@@ -37,7 +37,7 @@ def waiting(page: RunsPage, tmp_path: Path) -> list[Run]:
     """Three runs, called 1, 2 and 3, that nobody starts."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"prompt": str(i), "completion": "Aye"}) + "\n" for i in range(9)))
-    data = {"dataset_id": page.service.add_dataset(rows).id}
+    data = {"dataset_id": page.service.data.add(rows).id}
     model = str(write_tiny_model(tmp_path / "tiny"))
     return [page.service.submit(parse({"name": name, "base_model": model, "data": data})) for name in "123"]
 

@@ -43,7 +43,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 def config(service: Service, tmp_path: Path) -> RunConfig:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"prompt": str(i), "completion": "Aye"}) + "\n" for i in range(9)))
-    data = {"dataset_id": service.add_dataset(rows).id}
+    data = {"dataset_id": service.data.add(rows).id}
     return parse({"name": "tiny", "base_model": str(write_tiny_model(tmp_path / "tiny")), "data": data})
 
 

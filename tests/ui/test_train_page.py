@@ -112,7 +112,7 @@ def test_what_a_method_has_no_use_for_is_out_of_sight_and_keeps_its_value(page: 
 
 
 def test_the_task_follows_from_the_dataset_and_can_be_changed(page: TrainPage, uploads: Path) -> None:
-    assert page.service.task_of(page.data.example("captain")["dataset"]["value"]) == "chat"
+    assert page.service.data.task_of(page.data.example("captain")["dataset"]["value"]) == "chat"
     path = uploads / "moods.csv"
     path.write_text("text,label\nwhat a day,good\noh no,bad\n")
     news = read(page.data, path)
@@ -149,7 +149,7 @@ def test_leaving_rows_out_is_not_offered_where_nothing_would_remain(page: TrainP
     path.write_text("")
     refused = read(page.data, path)
     assert "0 rows" in refused["status"] and not refused["skip"]["visible"]
-    assert page.service.datasets() == ()
+    assert page.service.data.all() == ()
 
 
 def test_only_uploaded_files_are_read(page: TrainPage, uploads: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ class CostCard:
             return {self.widgets.timer: gr.update(active=False)}
         if action is not None:
             action(config)
-        return self.outlook(config, self.service.dataset(config.data.dataset_id))
+        return self.outlook(config, self.service.data.get(config.data.dataset_id))
 
 
 def wire(card: CostCard, banner: gr.HTML, form: Sequence[Component], as_sent: dict[str, Any]) -> list[Dependency]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.data.health import KINDS
+from core.data.health.report import KINDS
 from core.errors import DataError
 from jobs.service import Dataset, Example, Intake, Service
 from ui import answers, markup, text
@@ -77,7 +77,7 @@ def build(service: Service) -> Widgets:
     upload = gr.File(label="Drop a file here", elem_id="dataset-upload", type="filepath", height=104)
     with gr.Row(elem_classes=["examples"]):
         gr.HTML('<span class="card-hint">or take an example</span>', elem_classes=["inline"])
-        examples = {example.key: _example_button(example) for example in service.examples()}
+        examples = {example.key: _example_button(example) for example in service.data.examples()}
     with gr.Accordion("From a folder, or from Hugging Face", open=False, elem_id="dataset-elsewhere"):
         place = gr.Textbox(
             "", label="Folder or dataset id", placeholder="/data/letters or owner/name", max_length=4096,
@@ -160,7 +160,7 @@ class DataCard:
 
     def example(self, key: str) -> News:
         """One click: an example as dataset."""
-        return self.chosen(self.service.add_example(key))
+        return self.chosen(self.service.data.add_example(key))
 
     def remove(self, kind: str, dataset_id: str) -> News:
         """One click: a version of the dataset without the rows of a kind."""
@@ -172,7 +172,7 @@ class DataCard:
         if not dataset_id:
             return {widgets.status: "", widgets.tabs: gr.update(visible=False), widgets.remap: gr.update(visible=False)}
         data = self.service.data
-        dataset, rows = self.service.dataset(dataset_id), data.rows(dataset_id, 0, datasets.PREVIEW_ROWS)
+        dataset, rows = self.service.data.get(dataset_id), data.rows(dataset_id, 0, datasets.PREVIEW_ROWS)
         return {
             **self._idle(),
             widgets.status: datasets.line(dataset, rows, data.about(dataset_id)),
@@ -187,7 +187,7 @@ class DataCard:
         """The rows from one on."""
         if not dataset_id or row is None:
             return {}
-        data, dataset = self.service.data, self.service.dataset(dataset_id)
+        data, dataset = self.service.data, self.service.data.get(dataset_id)
         number = data.number_from(dataset_id, max(1, int(row)))
         rows = data.rows(dataset_id, number, datasets.PREVIEW_ROWS)
         return {self.widgets.preview: datasets.preview(rows, dataset.rows, first=number)}
@@ -195,7 +195,7 @@ class DataCard:
     def chosen(self, dataset: Dataset) -> News:
         """`dataset` among all, and chosen."""
         widgets = self.widgets
-        choices = datasets.choices(self.service.datasets())
+        choices = datasets.choices(self.service.data.all())
         return {
             widgets.upload: None,
             widgets.place: "",
@@ -211,7 +211,7 @@ class DataCard:
     def _show(self, intake: Intake) -> News:
         widgets = self.widgets
         if intake.state == "done" and intake.dataset_id is not None:
-            return self.chosen(self.service.dataset(intake.dataset_id))
+            return self.chosen(self.service.data.get(intake.dataset_id))
         if intake.state == "reading":
             going_on = {widgets.status: _progress(intake), widgets.stop: gr.update(visible=True)}
             hidden = {widgets.tabs: gr.update(visible=False), widgets.mapping.panel: gr.update(visible=False)}

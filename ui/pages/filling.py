@@ -85,13 +85,13 @@ class Filling:
         if not form.dataset_id:
             raise DataError("No dataset is chosen", hint="Drop a file or take an example")
         shapes = self._service.inspect_model(form.base_model).shapes if form.base_model else ()
-        found = suggesting.suggestion(self._service.dataset(form.dataset_id), form.settings, shapes)
+        found = suggesting.suggestion(self._service.data.get(form.dataset_id), form.settings, shapes)
         return self._shown(suggesting.taken(found))
 
     def _fill(self, config: RunConfig, what: str) -> News:
         """The form as `config` has it; where its dataset is gone, the one that is chosen stays."""
         try:
-            news = self._page.data.chosen(self._service.dataset(config.data.dataset_id))
+            news = self._page.data.chosen(self._service.data.get(config.data.dataset_id))
             words = f"The form has {what}."
         except NotFound:
             news, words = {}, f"The form has {what}; their dataset is not here, so the one above stays."

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from types import MappingProxyType
 
-from core.data.health import KINDS, Finding, Health, Severity
+from core.data.health.report import KINDS, Finding, Health, Severity
 from ui import markup, text
 from ui.markup import esc
 

@@ -14,9 +14,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.data.converting import to_record
-from core.data.mapping import FORMATS, check_mapping
-from core.data.mapping import Mapping as Columns
+from core.data.formats.converting import to_record
+from core.data.formats.mapping import FORMATS, check_mapping
+from core.data.formats.mapping import Mapping as Columns
 from core.data.records import Record
 from core.data.rows import BadRow, Row
 from core.errors import UserError

@@ -123,7 +123,7 @@ class TokenTab:
             return {self.widgets.timer: gr.update(active=False)}
         if action is not None:
             action(*_key(config))
-        return self._show(self.service.tokens.of(*_key(config)), config, self.service.dataset(config.data.dataset_id))
+        return self._show(self.service.tokens.of(*_key(config)), config, self.service.data.get(config.data.dataset_id))
 
     def _show(self, found: TokenProfileView, config: RunConfig, dataset: Dataset) -> News:
         widgets, profile = self.widgets, found.profile

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.data.token_profile import Cut, TokenProfile
-from core.data.token_view import Piece
+from core.data.tokens.profile import Cut, TokenProfile
+from core.data.tokens.view import Piece
 from jobs.service import TokenProfileView
 from ui import markup, text
 

@@ -108,7 +108,7 @@ class TrainPage:
     def open(self, request: gr.Request) -> News:
         """A visitor arrives, perhaps from a run whose settings are to be used again."""
         widgets = self.widgets
-        known = self.service.datasets()
+        known = self.service.data.all()
         earlier, base = (request.query_params.get(name) for name in ("from", "base"))
         news: News = {
             widgets.page_key: uuid.uuid4().hex,
@@ -126,7 +126,7 @@ class TrainPage:
 
     def learn_from(self, dataset_id: str | None) -> News:
         """Another dataset is chosen: the task is what its rows are for."""
-        return {self.widgets.fields[TASK]: self.service.task_of(dataset_id)} if dataset_id else {}
+        return {self.widgets.fields[TASK]: self.service.data.task_of(dataset_id)} if dataset_id else {}
 
     def refresh(self, *values: Any) -> News:
         """The form changed: say what would be trained, or what is missing."""
@@ -164,7 +164,7 @@ class TrainPage:
         if not form.dataset_id:
             raise DataError("No dataset is chosen", hint="Drop a file or take an example")
         card = self.service.inspect_model(form.base_model)
-        config = self._config(form, self.service.dataset(form.dataset_id), card)
+        config = self._config(form, self.service.data.get(form.dataset_id), card)
         asked = to_dict(config), form.typed if form.typed.is_asked else None
         key = f"{form.page_key}-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}"
         if form.typed.is_asked:
@@ -183,13 +183,13 @@ class TrainPage:
     def _look_ahead(self, form: Form) -> Outlook:
         outlook = Outlook()
         try:
-            outlook.dataset = self.service.dataset(form.dataset_id) if form.dataset_id else None
+            outlook.dataset = self.service.data.get(form.dataset_id) if form.dataset_id else None
             outlook.card = self.service.inspect_model(form.base_model) if form.base_model else None
             if outlook.card is not None:
                 outlook.config = self._config(form, outlook.dataset, outlook.card)
                 outlook.estimate = self.service.estimate(outlook.config)
                 if outlook.dataset is not None:
-                    self.service.check_task(outlook.config)
+                    self.service.data.check_task(outlook.config)
         except UserError as error:
             outlook.problem = error
         return outlook
@@ -201,7 +201,7 @@ class TrainPage:
         if dataset is None:
             return []
         data = self.service.data
-        paths = {example.title: example.path for example in self.service.examples()}
+        paths = {example.title: example.path for example in self.service.data.examples()}
         path = paths.get(dataset.name)
         own = f"{path.parent.name}/{path.name}" if path else dataset.name if data.source(dataset.id) else None
         return command.data_options(dataset, data.about(dataset.id), own)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from core.config import RunConfig
-from core.data.encoding import Encoding, Row, encode_gradually, require_unlabeled
 from core.data.records import Records
-from core.data.templates import choose_template
+from core.data.tokens.encoding import Encoding, Row, encode_gradually, require_unlabeled
+from core.data.tokens.templates import choose_template
 from core.models.load import LoadedModel, load_model, position_limit
 from core.train.objective import Objective
 from core.train.tasks.task import Notes, cut_note, row_limit

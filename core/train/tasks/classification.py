@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from core.config import RunConfig
-from core.data.encoding import Encoding
-from core.data.labeling import ClassRow, encode_labeled_gradually, label_names
 from core.data.records import Records
+from core.data.tokens.encoding import Encoding
+from core.data.tokens.labeling import ClassRow, encode_labeled_gradually, label_names
 from core.models.load import ClassHead, LoadedModel, load_model, position_limit
 from core.train.objective import Objective
 from core.train.tasks.task import Notes, cut_note, row_limit

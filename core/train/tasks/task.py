@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from core.config import RunConfig
-from core.data.encoding import Encoding
 from core.data.records import Records
+from core.data.tokens.encoding import Encoding
 from core.models.load import LoadedModel
 from core.train.objective import Objective
 

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertLMHeadModel
 from core.adapters.inject import activate, inject, lora_layers, remove, require
 from core.adapters.linear import LoraLinear
 from core.config import LoraConfig, QuantConfig
-from core.data.batching import pack
+from core.data.tokens.batching import pack
 from core.errors import AdapterError, ConfigError
 from core.models.linears import find_linears
 from core.models.load import LoadedModel

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.data.files import Table, open_table
-from core.data.formats import Mapping
+from core.data.formats.detection import Mapping
+from core.data.readers.files import Table, open_table
 from core.data.reading import read_dataset, stream_records
 from core.data.records import Conversation, Passage
 from core.data.rows import Problem, Row

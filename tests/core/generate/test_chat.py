@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForC
 from core.adapters.inject import lora_layers, remove
 from core.adapters.peft_format import save_adapter
 from core.data.records import Message
-from core.data.templates import render
+from core.data.tokens.templates import render
 from core.errors import AdapterError, ModelError, UserError
 from core.generate.chat import ChatModel
 from core.generate.requests import Delta, PaneRequest, Sampling

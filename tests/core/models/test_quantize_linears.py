@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from core.adapters.inject import activate
 from core.config import QuantConfig
-from core.data.batching import pack
+from core.data.tokens.batching import pack
 from core.errors import ConfigError
 from core.models.linears import find_linears
 from core.models.load import LoadedModel

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from core.data.encoding import IGNORE, Row
-from core.data.labeling import ClassRow
+from core.data.tokens.encoding import IGNORE, Row
+from core.data.tokens.labeling import ClassRow
 from core.kernels import packed_attention
 from core.models.load import LoadedModel
 from tests.core.tiny import random_rows

@@ -16,8 +16,8 @@ from core.adapters.linear import LoraLinear
 from core.adapters.merge import export_merged
 from core.adapters.peft_format import load_adapter
 from core.config import QuantConfig
-from core.data.encoding import encode
-from core.data.splits import hold_out
+from core.data.tokens.encoding import encode
+from core.data.tokens.splits import hold_out
 from core.errors import ConfigError
 from core.events import EvalDone, Finished, Started
 from core.kernels import packed_attention

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from core.adapters.inject import activate, lora_layers
-from core.data.encoding import Row
+from core.data.tokens.encoding import Row
 from core.errors import ConfigError
 from core.models.load import LoadedModel
 from core.train.checkpointing import checkpoint_blocks

@@ -10,9 +10,9 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from core.adapters.merge import export_merged
-from core.data.labeling import encode_labeled
 from core.data.records import Labeled, Passage
-from core.data.splits import hold_out
+from core.data.tokens.labeling import encode_labeled
+from core.data.tokens.splits import hold_out
 from core.errors import DataError
 from core.events import EvalDone, Event, Finished, Preparing, Started, StepDone
 from tests.core.tiny import VOCABULARY, conversation

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
-from core.data.encoding import encode
-from core.data.named_templates import TEMPLATES
 from core.data.records import Message
-from core.data.templates import choose_template, saved_template
+from core.data.tokens.encoding import encode
+from core.data.tokens.named_templates import TEMPLATES
+from core.data.tokens.templates import choose_template, saved_template
 from core.events import Started
 from core.generate.chat import ChatModel
 from core.generate.requests import PaneRequest, Sampling
@@ -84,11 +85,15 @@ def test_chat_puts_conversations_before_an_adapter_as_it_was_taught_and_before_t
     assert reply(chat, chat.load_adapter(run.output)) == taught
 
 
-def test_an_answer_ends_at_the_mark_of_the_template_that_was_taught(make: Make, tiny_folder: Path) -> None:
+def test_an_answer_ends_at_the_mark_of_the_template_that_was_taught(
+    make: Make, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`<file_sep>` stands for a mark that the base knows as a token and does not end its answers with."""
     run = make(optim={"steps": 1})
     list(run.events())
     template = "{% for m in messages %}{{ m['content'] + '<file_sep>' }}{% endfor %}"
+    ours = {**TEMPLATES, "plain": replace(TEMPLATES["plain"], jinja=template)}
+    monkeypatch.setattr("core.data.tokens.templates.TEMPLATES", ours)
     (run.output / "chat_template.jinja").write_text(template)
     chat = ChatModel(tiny_folder, bits=32)
     key = chat.load_adapter(run.output)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from core.adapters.inject import activate, inject
 from core.config import parse
-from core.data.encoding import Row
+from core.data.tokens.encoding import Row
 from core.models.load import LoadedModel
 from core.train import memory
 from core.train.loop import Loop

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from core.adapters.inject import activate
-from core.data.encoding import IGNORE
+from core.data.tokens.encoding import IGNORE
 from core.models.load import LoadedModel
 from core.train.objective import ClassifiedRows, Objective, PackedRows, PaddedRows
 from core.train.trial import choose_layout

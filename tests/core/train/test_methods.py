@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from core.config import RunConfig, parse
-from core.data.encoding import encode
-from core.data.splits import hold_out
+from core.data.tokens.encoding import encode
+from core.data.tokens.splits import hold_out
 from core.errors import ConfigError, RunError
 from core.events import Event, Finished, Preparing, Saved, Started, StepDone
 from core.models.load import LoadedModel, load_model

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from core.adapters.inject import activate, inject, lora_layers
 from core.adapters.linear import LoraLinear
 from core.config import LoraConfig, QuantConfig
-from core.data.batching import micro_batches, pack
-from core.data.encoding import IGNORE, Row
+from core.data.tokens.batching import micro_batches, pack
+from core.data.tokens.encoding import IGNORE, Row
 from core.kernels.cross_entropy import CHUNK_ROWS
 from core.models.linears import find_linears
 from core.models.load import LoadedModel, head_weight

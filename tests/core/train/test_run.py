@@ -14,10 +14,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from core.adapters.inject import activate
 from core.adapters.peft_format import load_adapter, read_adapter
-from core.data.batching import pack
-from core.data.encoding import encode
 from core.data.records import Passage
-from core.data.splits import hold_out
+from core.data.tokens.batching import pack
+from core.data.tokens.encoding import encode
+from core.data.tokens.splits import hold_out
 from core.errors import ConfigError, DataError, ModelError, RunError, UserError
 from core.events import (
     EvalDone,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.data import encoding
 from core.data.records import Record, read_records, write_records
+from core.data.tokens import encoding
 from core.events import Cancelled, Event, Paused, Preparing, Started
 from core.train import run as run_module
 from tests.core.train.running import RECORDS, Make, of_kind, same_bits

@@ -101,6 +101,6 @@ def test_a_decoder_with_another_idea_of_padding_than_the_batch_is_refused(monkey
 
 
 def _padded_with_7(loaded: LoadedModel):  # type: ignore[no-untyped-def]
-    from core.data.batching import pad_classes
+    from core.data.tokens.batching import pad_classes
 
     return lambda rows, device, _padding: pad_classes(rows, device, 7)

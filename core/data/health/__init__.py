@@ -1,0 +1,1 @@
+"""What is wrong with which rows, found while they stream by."""
