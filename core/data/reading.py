@@ -19,7 +19,7 @@ from core.data.formats.first_rows import Columns, shape_of
 from core.data.formats.mapping import Detection, Mapping, Unclear, check_mapping
 from core.data.readers.files import Rows, Table, open_table
 from core.data.records import Record
-from core.data.rows import BadRow, Problem, Row
+from core.data.rows import BadRow, Problem, Row, problem_of
 from core.errors import DataError
 
 __all__ = ["Problem", "Reading", "RecordStream", "read_dataset", "stream_records"]
@@ -62,7 +62,7 @@ class RecordStream:
             except NotDesired:
                 self._not_desired += 1
             except BadRow as error:
-                yield Problem(row=item.number, title=f"Row {item.number} {error.what}", hint=error.hint)
+                yield problem_of(item, error)
             else:
                 yield record
 
@@ -111,7 +111,7 @@ def _unreadable(head: list[Row | Problem], name: str) -> DataError:
         try:
             converter(Mapping(format="text", columns={"text": "text"}))(first)
         except BadRow as error:
-            first = Problem(row=first.number, title=f"Row {first.number} {error.what}", hint=error.hint)
+            first = problem_of(first, error)
     assert isinstance(first, Problem)
     count = "none of the first" if len(head) == _ROWS_TO_DETECT else "none of the"
     detail = f"and {count} {len(head)} rows of {name} can be trained on" if len(head) > 1 else ""

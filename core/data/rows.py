@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Fault: TypeAlias = Literal["unreadable", "empty", "missing_answers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,20 +18,31 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Why one row cannot be trained on, told as in `UserError`; `row` counts as `source_row` does."""
+    """Why one row cannot be trained on, told as in `UserError`; `row` counts as `source_row` does, and `fault` is its
+    kind among those of `core.data.health.report`.
+    """
 
     row: int
     title: str
     hint: str
+    fault: Fault = "unreadable"
 
 
 class BadRow(Exception):
-    """Raised on a row that cannot become a record. `what` completes the sentence that begins `Row 41 …`."""
+    """Raised on a row that cannot become a record. `what` completes the sentence that begins `Row 41 …`, `fault` is as
+    that of a `Problem`.
+    """
 
-    def __init__(self, what: str, hint: str) -> None:
+    def __init__(self, what: str, hint: str, fault: Fault = "unreadable") -> None:
         super().__init__(what)
         self.what = what
         self.hint = hint
+        self.fault = fault
+
+
+def problem_of(row: Row, error: BadRow) -> Problem:
+    """Why `row` cannot be trained on."""
+    return Problem(row=row.number, title=f"Row {row.number} {error.what}", hint=error.hint, fault=error.fault)
 
 
 def kind_of(value: object) -> str:

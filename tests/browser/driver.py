@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +42,7 @@ class App:
     home: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)  # beside our own
 
     @property
     def url(self) -> str:
@@ -48,7 +51,8 @@ class App:
     def start(self) -> None:
         log = (self.home / "app.log").open("ab")
         command = [sys.executable, "app.py", "ui", "--port", str(self.port), "--home", str(self.home)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        environment = {**os.environ, **self.environment}
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
         log.close()
         deadline = time.monotonic() + START_SECONDS
         while not self.answers():

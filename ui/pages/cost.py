@@ -34,17 +34,12 @@ PROBE_PHASES = {
 }
 
 
-def cost_html(cost: Cost | None, *, launch_blocked: bool = False) -> str:
-    """All of it; where the base model is not here yet, that.
-
-    Args:
-        launch_blocked: say aloud, to a screen reader, that it does not fit.
-    """
+def cost_html(cost: Cost | None) -> str:
+    """All of it; where the base model is not here yet, that."""
     if cost is None:
         return _hint("Known once the base model is on this machine.")
-    role = ' role="alert"' if launch_blocked and cost.memory.fit == "does not fit" else ""
     parts = [memory_bar(cost.memory), probe_html(cost.probe), markup.facts(facts(cost)), fixes_html(cost.fixes)]
-    return f'<section class="cost" aria-label="What it will cost"{role}>{"".join(parts)}</section>'
+    return f'<section class="cost" aria-label="What it will cost">{"".join(parts)}</section>'
 
 
 def memory_line(memory: Memory) -> str:

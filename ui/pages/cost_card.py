@@ -70,17 +70,18 @@ class CostCard:
         """What the form's run would cost; None where that is not known."""
         if config is None or dataset is None:
             return None
+        return self.service.costs.of(config, self.rows(config, dataset), self.service.machine().memory_free_bytes)
+
+    def rows(self, config: RunConfig, dataset: Dataset) -> RowFacts:
+        """What is known of the dataset's rows, as the config's base model would read them."""
         profile = self.service.tokens.of(config.data, config.base_model, config.task).profile
         lengths = profile.lengths if profile is not None and profile.is_whole else None
-        rows = RowFacts(rows=dataset.rows, lengths=lengths)
-        return self.service.costs.of(config, rows, self.service.machine().memory_free_bytes)
+        return RowFacts(rows=dataset.rows, lengths=lengths)
 
-    def outlook(self, config: RunConfig | None, dataset: Dataset | None) -> News:
-        """What the form's run would cost, as far as it goes."""
+    def outlook(self, found: Cost | None, *, is_ready: bool) -> News:
+        """What the form's run would cost, as far as that is `found`; nothing while the form is not ready."""
         widgets = self.widgets
-        found = self.of(config, dataset)
         state = found.probe.state if found is not None else "absent"
-        is_ready = config is not None and dataset is not None
         return {
             widgets.cost: cost.cost_html(found) if is_ready else "",
             widgets.measure: gr.update(visible=found is not None and state in ("absent", "failed")),
@@ -122,7 +123,7 @@ class CostCard:
             return {self.widgets.timer: gr.update(active=False)}
         if action is not None:
             action(config)
-        return self.outlook(config, self.service.data.get(config.data.dataset_id))
+        return self.outlook(self.of(config, self.service.data.get(config.data.dataset_id)), is_ready=True)
 
 
 def wire(card: CostCard, banner: gr.HTML, form: Sequence[Component], as_sent: dict[str, Any]) -> list[Dependency]:

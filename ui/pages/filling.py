@@ -14,6 +14,7 @@ from gradio.events import Dependency
 
 from core.config import RunConfig
 from core.errors import DataError, NotFound
+from jobs.service import Dataset
 from ui import answers, markup
 from ui.answers import News
 from ui.pages import changes, copying, frame, run_files, suggesting
@@ -47,7 +48,9 @@ class Filling:
         """What the lines say of the form as it is now, with these settings `changed`."""
         shapes = outlook.card.shapes if outlook.card is not None else ()
         dataset, widgets = outlook.dataset, self.widgets
-        found = suggesting.suggestion(dataset, form.settings, shapes) if dataset is not None else None
+        found = None
+        if dataset is not None:
+            found = suggesting.suggestion(dataset, form.settings, shapes, self._mean_tokens(outlook.config, dataset))
         return {
             widgets.changes: changes.line(changed),
             widgets.suggestion: suggesting.line(dataset, found, form.settings),
@@ -85,8 +88,13 @@ class Filling:
         if not form.dataset_id:
             raise DataError("No dataset is chosen", hint="Drop a file or take an example")
         shapes = self._service.inspect_model(form.base_model).shapes if form.base_model else ()
-        found = suggesting.suggestion(self._service.data.get(form.dataset_id), form.settings, shapes)
+        dataset, config = self._service.data.get(form.dataset_id), self._page.config_of(*values)
+        found = suggesting.suggestion(dataset, form.settings, shapes, self._mean_tokens(config, dataset))
         return self._shown(suggesting.taken(found))
+
+    def _mean_tokens(self, config: RunConfig | None, dataset: Dataset) -> float | None:
+        """Of a row, where its tokens have been counted."""
+        return self._page.cost.rows(config, dataset).mean(config.data.max_tokens) if config is not None else None
 
     def _fill(self, config: RunConfig, what: str) -> News:
         """The form as `config` has it; where its dataset is gone, the one that is chosen stays."""

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from core.config import RunConfig
 from core.errors import ConfigError, ModelError, UserError
-from jobs.service import Dataset, Estimate, ModelCard
+from jobs.service import Cost, Dataset, Estimate, ModelCard
 from ui import command, forms, markup, text
 
 
@@ -29,8 +29,10 @@ def summary(
     return _route(config, dataset) + markup.facts(pairs)
 
 
-def launch_label(dataset: Dataset | None, card: ModelCard | None, problem: UserError | None) -> str:
-    """`Launch`, or what is missing for it."""
+def launch_label(
+    dataset: Dataset | None, card: ModelCard | None, problem: UserError | None, cost: Cost | None = None
+) -> str:
+    """`Launch`, or what is missing for it. Who wants to may launch what seems too large for the memory."""
     if dataset is None:
         return "Choose a dataset"
     if card is None:
@@ -38,7 +40,19 @@ def launch_label(dataset: Dataset | None, card: ModelCard | None, problem: UserE
     if isinstance(problem, ConfigError):
         setting = forms.by_path(problem.field)
         return f"Check {setting.label.lower()}" if setting else "Check the run name"
-    return "Launch" if problem is None else "Not ready yet"
+    if problem is not None:
+        return "Not ready yet"
+    if cost is not None and not cost.disk.fits:
+        return "Make room on the disk"
+    return "Launch"
+
+
+def launch_anyway(label: str, cost: Cost | None) -> str:
+    """`label`, with how much memory is missing for it, where it is."""
+    if cost is None or cost.memory.fit != "does not fit" or not label.startswith("Launch"):
+        return label
+    missing = cost.memory.bytes - (cost.memory.free_bytes or 0)
+    return f"{label} anyway: {text.size(missing)} of memory missing"
 
 
 def model_line(card: ModelCard) -> str:

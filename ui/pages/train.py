@@ -99,9 +99,9 @@ class TrainPage:
         self.widgets = widgets
         self.data = DataCard(service, widgets.data)
         self.model = model_card.ModelCard(service, widgets.model, widgets.fields[forms.TARGETS])
-        self.tokens = TokenTab(service, widgets.data.tokens, self._config_of, self.data.begun)
+        self.tokens = TokenTab(service, widgets.data.tokens, self.config_of, self.data.begun)
         self.tree = tree_card.TreeCard(service, widgets.tree, widgets.fields, self._settings_of)
-        self.cost = CostCard(service, widgets.cost, widgets.fields, self._config_of)
+        self.cost = CostCard(service, widgets.cost, widgets.fields, self.config_of)
         self.sweeping = Sweeping(service, widgets.sweep)
         self.filling = filling.Filling(self, Form.read)
 
@@ -133,11 +133,12 @@ class TrainPage:
         form = Form.read(*values)
         outlook = self._look_ahead(form)
         several = self.sweeping.look(form.typed, outlook.config if outlook.problem is None else None)
-        label = ready.launch_label(outlook.dataset, outlook.card, outlook.problem)
-        if label == "Launch":
-            label = launch_label(form.typed, several) or label
-        changed = forms.differing(form.settings, outlook.shapes)
         ready_config = outlook.config if outlook.problem is None else None
+        cost = self.cost.of(ready_config, outlook.dataset)
+        label = ready.launch_label(outlook.dataset, outlook.card, outlook.problem, cost)
+        if label == "Launch":
+            label = ready.launch_anyway(launch_label(form.typed, several) or label, cost)
+        changed = forms.differing(form.settings, outlook.shapes)
         widgets = self.widgets
         return {
             widgets.ready: ready.summary(outlook.config, outlook.dataset, outlook.estimate, outlook.problem),
@@ -148,10 +149,16 @@ class TrainPage:
             widgets.run_name: gr.update(
                 placeholder=_default_name(outlook.dataset, form) if outlook.dataset else train_widgets.NAMELESS
             ),
-            **self.sweeping.news(form.typed, several, method=str(form.settings[METHOD]), shapes=outlook.shapes),
+            **self.sweeping.news(
+                form.typed,
+                several,
+                method=str(form.settings[METHOD]),
+                shapes=outlook.shapes,
+                seconds_a_run=cost.duration.seconds if cost is not None else None,
+            ),
             **self.filling.outlook(form, outlook, changed),
             **self.tokens.outlook(outlook.config, outlook.dataset),
-            **self.cost.outlook(ready_config, outlook.dataset),
+            **self.cost.outlook(cost, is_ready=ready_config is not None and outlook.dataset is not None),
             **self.tree.outlook(outlook.config, outlook.estimate),
             **self._mark(outlook, str(form.settings[METHOD]), changed),
         }
@@ -171,13 +178,13 @@ class TrainPage:
             return {self.widgets.launched: f"group={self.sweeping.submit(form.typed, config, key)}"}
         return {self.widgets.launched: f"run={self.service.submit(config, key=key).id}"}
 
-    def _config_of(self, *values: Any) -> RunConfig | None:
+    def config_of(self, *values: Any) -> RunConfig | None:
         """The run that the form's values describe; None where it is not complete, or wrong."""
         outlook = self._look_ahead(Form.read(*values))
         return outlook.config if outlook.dataset is not None else None
 
     def _settings_of(self, *values: Any) -> RunConfig | None:
-        """As `_config_of`, whether or not a dataset is chosen."""
+        """As `config_of`, whether or not a dataset is chosen."""
         return self._look_ahead(Form.read(*values)).config
 
     def _look_ahead(self, form: Form) -> Outlook:

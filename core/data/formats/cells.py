@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from core.data.rows import BadRow, kind_of
+from core.data.rows import BadRow, Fault, kind_of
 
 Values: TypeAlias = dict[str, Any]  # a row's, by column
 
@@ -46,8 +46,8 @@ def is_nothing(value: object) -> bool:
     return value is MISSING or value is None or value == "" or value != value
 
 
-def text_of(values: Values, column: str) -> str:
-    """The text of a column.
+def text_of(values: Values, column: str, fault: Fault = "empty") -> str:
+    """The text of a column; `fault` is what it is to miss it.
 
     Raises:
         BadRow: it is missing, or no sound text.
@@ -57,7 +57,7 @@ def text_of(values: Values, column: str) -> str:
         return value
     value = cell(values, column)
     if value is MISSING:
-        raise BadRow(f"has no {column}", f"Add {column} or remove the row")
+        raise missing(column, fault)
     return sound_text(value, column)
 
 
@@ -80,9 +80,14 @@ def optional_text(values: Values, column: str | None) -> str:
     return sound_text(value, column)
 
 
-def empty(what: str) -> BadRow:
+def empty(what: str, fault: Fault = "empty") -> BadRow:
     """The refusal of a text that says nothing."""
-    return BadRow(f"has an empty {what}", f"Write the {what} or remove the row")
+    return BadRow(f"has an empty {what}", f"Write the {what} or remove the row", fault)
+
+
+def missing(column: str, fault: Fault) -> BadRow:
+    """The refusal of a row without a column that it needs."""
+    return BadRow(f"has no {column}", f"Add {column} or remove the row", fault)
 
 
 def sound_text(value: object, what: str) -> str:

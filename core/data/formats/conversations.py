@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Any, cast
 
-from core.data.formats.cells import decoded, is_nothing, json_text, sound_text, with_article
+from core.data.formats.cells import decoded, empty, is_nothing, json_text, sound_text, with_article
 from core.data.formats.tool_calls import calls_of
 from core.data.records import Conversation, Message, Role
 from core.data.rows import BadRow, kind_of
@@ -61,14 +61,16 @@ def conversation(messages: Sequence[Message], number: int, tools: str | None = N
     for message in messages[:end]:
         text = message.content
         if (not text or text.isspace()) and message.role in ("user", "assistant") and message.tool_calls is None:
-            raise BadRow(f"has an empty {message.role} message", "Write the message or remove the row")
+            raise empty(f"{message.role} message", "empty" if message.role == "user" else "missing_answers")
     return Conversation(messages=tuple(messages[:end]), source_row=number, tools=tools)
 
 
 def _without_answer(messages: Sequence[Message]) -> BadRow:
     if any(message.role == "assistant" for message in messages):
-        return BadRow("has assistant messages of weight 0 alone", "Give one the weight 1 or remove the row")
-    return BadRow("has no assistant message", "Add one or remove the row")
+        what, hint = "has assistant messages of weight 0 alone", "Give one the weight 1 or remove the row"
+    else:
+        what, hint = "has no assistant message", "Add one or remove the row"
+    return BadRow(what, hint, "missing_answers")
 
 
 def messages_of(cell: Any, what: str) -> list[Message]:

@@ -18,6 +18,7 @@ from core.data.formats.cells import (
     empty,
     filled,
     is_nothing,
+    missing,
     optional_text,
     sound_text,
     text_of,
@@ -95,11 +96,11 @@ def _exchange(
             turns = _turns_of_both(values, question, answer)
             if turns:
                 return _talk(values, turns, number, system, tools)
-        prompt, reply = ask(values), text_of(values, answer)
+        prompt, reply = ask(values), text_of(values, answer, "missing_answers")
         if not prompt or prompt.isspace():
             raise empty(question)
         if not reply or reply.isspace():
-            raise empty(answer)
+            raise empty(answer, "missing_answers")
         messages = [Message(role="user", content=prompt), Message(role="assistant", content=reply)]
         if is_plain:
             return Conversation(messages=tuple(messages), source_row=number)
@@ -123,7 +124,7 @@ def _either(values: Values, column: str, role: Any) -> list[Message]:
     """The messages of a column of turns or text."""
     value = cell(values, column)
     if value is MISSING:
-        raise BadRow(f"has no {column}", f"Add {column} or remove the row")
+        raise missing(column, "missing_answers" if role == "assistant" else "empty")
     return said(value, column, role)
 
 
@@ -151,7 +152,7 @@ def _question(columns: Columns) -> Plan:
 def first_answer(value: Any, column: str) -> str:
     """The answer, or the first of several, as SQuAD lists them under `text`."""
     if value is MISSING:
-        raise BadRow(f"has no {column}", f"Add {column} or remove the row")
+        raise missing(column, "missing_answers")
     found = inside = decoded(value)
     if isinstance(value, str) and not (isinstance(inside, dict) and "answer_start" in inside):
         found = value  # an answer that is JSON itself
@@ -161,11 +162,11 @@ def first_answer(value: Any, column: str) -> str:
         else:
             inside = [item for item in found if not is_nothing(item)]
         if not inside:
-            raise BadRow(f"has no answer in its {column}", "Write one or remove the row")
+            raise BadRow(f"has no answer in its {column}", "Write one or remove the row", "missing_answers")
         found = inside[0]
     text = sound_text(found, column)
     if not text or text.isspace():
-        raise empty(column)
+        raise empty(column, "missing_answers")
     return text
 
 
@@ -176,7 +177,7 @@ def _chat(columns: Columns) -> Plan:
     def convert(values: Values, number: int) -> Record:
         turns = values.get(column, MISSING)
         if turns is MISSING and (turns := cell(values, column)) is MISSING:
-            raise BadRow(f"has no {column}", f"Add {column} or remove the row")
+            raise missing(column, "empty")
         return _talk(values, messages_of(turns, column), number, system, tools)
 
     return convert
@@ -188,7 +189,7 @@ def _turns(columns: Columns) -> Plan:
     def convert(values: Values, number: int) -> Record:
         turns = cell(values, column)
         if turns is MISSING:
-            raise BadRow(f"has no {column}", f"Add {column} or remove the row")
+            raise missing(column, "empty")
         return _talk(values, plain_turns(turns, column), number, system, None)
 
     return convert
@@ -205,7 +206,7 @@ def _best(columns: Columns, answer: str) -> Plan:
     def convert(values: Values, number: int) -> Record:
         value = cell(values, answer)
         if value is MISSING:
-            raise BadRow(f"has no {answer}", f"Add {answer} or remove the row")
+            raise missing(answer, "missing_answers")
         messages = transcript(value) or said(value, answer, "assistant")
         if prompt is not None and not any(message.role == "user" for message in messages):
             asked = cell(values, prompt)

@@ -14,7 +14,6 @@ Rows are the same if every text and who says it are the same to the byte.
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -44,12 +43,6 @@ _FAULTS = MappingProxyType({
     "control_characters": row_faults.with_control_characters,
 })  # fmt: skip
 _PRIVATE = MappingProxyType({True: "keys", False: "personal"})
-# What is said of rows that were refused (`core.data.formats.converting`) tells the kind, first match first
-_ANSWERS = "assistant|completion|response|answer|output|chosen"
-_REFUSALS = (
-    ("missing_answers", re.compile(f"no assistant message|no answer|(?:empty|no) (?:{_ANSWERS})")),
-    ("empty", re.compile(r"\bempty\b")),
-)  # fmt: skip
 _REPEATED = ("duplicates", "contradictions")
 
 
@@ -156,10 +149,9 @@ class HealthCheck:
         return health.with_rows(self._folder, "lone_labels", self._lone(health))
 
     def _refuse(self, problem: Problem) -> None:
-        kind = next((kind for kind, words in _REFUSALS if words.search(problem.title)), "unreadable")
-        self._refused[kind].append(problem.row)
-        if len(self._samples[kind]) < SAMPLES:
-            self._samples[kind].append((problem.row, problem.title))
+        self._refused[problem.fault].append(problem.row)
+        if len(self._samples[problem.fault]) < SAMPLES:
+            self._samples[problem.fault].append((problem.row, problem.title))
 
     def _all(self, name: str) -> NDArray[np.int64]:
         parts = [getattr(examined, name) for examined in self._examined]

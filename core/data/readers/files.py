@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -178,7 +178,7 @@ def _moved(item: Row | Problem, rows: int) -> Row | Problem:
     """The same, numbered `rows` later."""
     if isinstance(item, Row):
         return Row(number=item.number + rows, values=item.values)
-    return Problem(row=item.row + rows, title=item.title, hint=item.hint)
+    return replace(item, row=item.row + rows)
 
 
 def _open_source(source: Source, suffix: str, remarks: _Remarks | None = None) -> Table:

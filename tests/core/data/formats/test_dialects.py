@@ -23,7 +23,7 @@ from core.data.records import Conversation, Labeled, Record
 from core.data.rows import Problem
 from tests.core.data.samples import as_parquet
 
-DIALECTS = Path(__file__).parents[2] / "data" / "dialects"
+DIALECTS = Path(__file__).parents[3] / "data" / "dialects"
 ENTRIES: list[dict[str, Any]] = json.loads((DIALECTS / "index.json").read_text(encoding="utf-8"))
 KNOWN = [entry for entry in ENTRIES if "format" in entry]
 ASKED = [entry for entry in KNOWN if "alternatives" in entry]

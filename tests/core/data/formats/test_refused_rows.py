@@ -24,7 +24,7 @@ from tests.core.data.samples import (
     json_lines,
 )
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = Path(__file__).parents[4] / "examples"
 
 GOOD = {"messages": ROLES}
 

@@ -17,10 +17,10 @@ from core.data.health.report import KINDS, Health, likes_of, rows_of
 from core.data.health.text_columns import columns_of
 from core.data.reading import read_dataset
 from core.data.records import Conversation, Labeled, Message, Passage
-from core.data.rows import BadRow, Problem, Row
+from core.data.rows import BadRow, Row, problem_of
 from tests.core.data.health.planted import health_of, rows_by_kind, sound_rows, talk, with_answer, with_inserted, words
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = Path(__file__).parents[4] / "examples"
 SEEDS = range(5)
 
 
@@ -172,6 +172,8 @@ REFUSED = [
     ({"question": "q", "answer": ""}, "missing_answers"),
     ({"instruction": "i", "output": 5}, "unreadable"),
     ({"text": "  "}, "empty"),
+    ({"question": "q", "answer": {"text": []}}, "missing_answers"),
+    ({"chosen": "x"} | {"prompt": "p", "chosen": ""}, "missing_answers"),
 ]  # fmt: skip
 
 
@@ -182,11 +184,12 @@ def test_a_refused_row_is_of_the_kind_that_its_refusal_says(
     whole = {"prompt": "p", "completion": "c"} if "prompt" in values else {**values, **{
         key: "x" for key, value in values.items() if not isinstance(value, list)}}  # fmt: skip
     mapping = detect([Row(number=1, values=whole)], "rows.jsonl").mapping
+    row = Row(number=7, values=values)
     with pytest.raises(BadRow) as refusal:
-        converter(mapping)(Row(number=7, values=values))
+        converter(mapping)(row)
     check = HealthCheck(tmp_path)
 
-    check.add([Problem(row=7, title=f"Row 7 {refusal.value.what}", hint=refusal.value.hint)])
+    check.add([problem_of(row, refusal.value)])
 
     health = check.finish()
     assert [(finding.kind, finding.first) for finding in health.findings] == [(kind, (7,))]

@@ -187,7 +187,7 @@ def test_both_ways_give_the_same_health(threads: int, tmp_path: Path) -> None:
 
     def usual_way(number: int, line: bytes) -> Iterator[Record | Problem]:
         record = usual(line, number, MAPPINGS[0])
-        yield Problem(row=number, title="Row has no assistant message", hint="") if record is None else record
+        yield Problem(row=number, title="", hint="", fault="missing_answers") if record is None else record
 
     slow = HealthCheck(tmp_path / "slow")
     slow.add([item for number, line in enumerate(lines, 1) for item in usual_way(number, line)])

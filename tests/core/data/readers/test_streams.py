@@ -227,7 +227,7 @@ def test_an_encoding_that_shows_late_is_told_wherever_blocks_end(
     path = write("a.jsonl", json_lines(rows).encode("cp1252"))
     monkeypatch.setattr("core.data.readers.sources.BLOCK_BYTES", block)
     for module in ("sources", "texts"):
-        monkeypatch.setattr(f"core.data.{module}.HEAD_BYTES", 50)
+        monkeypatch.setattr(f"core.data.readers.{module}.HEAD_BYTES", 50)
     assert values_of(path) == rows
 
 

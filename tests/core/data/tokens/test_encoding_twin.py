@@ -14,7 +14,7 @@ from core.data.records import Conversation, Labeled, Message, Passage
 from core.data.tokens import encoding
 from core.data.tokens.encoding import IGNORE, encode, encode_gradually
 from core.errors import DataError, ModelError
-from tests.core.data import slow_encoding
+from tests.core.data.tokens import slow_encoding
 from tests.core.data.tokens.test_templates import TEMPLATES
 from tests.core.data.tokens.tokenizers_at_hand import OTHERS, TEXTS, WORDWISE, made
 from tests.core.tiny import conversation

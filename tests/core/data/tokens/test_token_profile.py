@@ -241,6 +241,6 @@ def test_reading_a_profile_and_drawing_its_rows_needs_neither_torch_nor_transfor
         "import sys, core.data.tokens.profile, core.data.tokens.view, core.data.tokens.named_templates\n"
         "print([name for name in ('torch', 'transformers', 'pandas', 'pyarrow', 'datasets') if name in sys.modules])"
     )
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

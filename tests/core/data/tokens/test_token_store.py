@@ -20,7 +20,7 @@ from core.data.tokens.labeling import ClassRow, ClassRows
 from core.data.tokens.store import narrowest
 from core.errors import RunError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 TOKENS = st.lists(st.integers(0, 65535), min_size=2, max_size=30)
 SHORT, WIDE = np.dtype(np.uint16), np.dtype(np.uint32)
 
