@@ -314,7 +314,9 @@ async def _come_back(client: Client) -> None:
 
 
 async def _warm_up(scene: Scene, people: list[Client]) -> None:
-    """Until everybody came, the app keeps as many sessions as it ever will, and the chat's model is loaded."""
+    """Until everybody came, the app keeps as many sessions as it ever will, and the chat's model is loaded and the
+    tokenizer by which rows are shown.
+    """
     due = time.monotonic() + 1.5 * WARM_UP_SECONDS
     waiting = iter(range(SESSIONS))
 
@@ -323,6 +325,11 @@ async def _warm_up(scene: Scene, people: list[Client]) -> None:
             async with opened(client.http, f"/runs?run={scene.going.id}", client):
                 pass
 
+    await asyncio.sleep(0)  # until they have begun to come
+    async with people[0].tab("/") as tab:
+        await tab.upload("dataset-upload", "tokens.jsonl", b'{"prompt": "?", "completion": "!"}\n' * 3)
+        await tab.until(lambda: "3 conversations" in tab.value("dataset-status"))
+        await asyncio.sleep(WARM_UP_SECONDS)
     async with asyncio.TaskGroup() as group:
         for client in people[:FILLING_AT_ONCE]:
             group.create_task(fill(client))

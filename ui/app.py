@@ -24,7 +24,7 @@ from core.errors import ConfigError
 from jobs.service import Service
 from ui import addresses, theme
 from ui.addresses import ICON, OwnAddresses
-from ui.blocks import QuietBlocks
+from ui.blocks import QuietBlocks, keep_less
 from ui.guard import Guard
 from ui.login import Login, Sessions, Throttle
 from ui.pages import library, playground, runs, train
@@ -145,6 +145,7 @@ def launch(demo: gr.Blocks, service: Service, host: str, port: int, public_names
         app_kwargs={"middleware": [*guard, Middleware(OwnAddresses, service=service)]},
     )
     _permit_nobody_else(demo.app)
+    keep_less(demo.app, demo)
 
 
 def _permit_nobody_else(app: gr.routes.App) -> None:

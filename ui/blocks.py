@@ -16,10 +16,53 @@ from typing import Any
 import gradio as gr
 from gradio.block_function import BlockFunction
 from gradio.blocks import Block
-from gradio.state_holder import SessionState
+from gradio.state_holder import SessionState, StateHolder
 
 _SILENT = {"__type__": "update"}
 _UNKNOWN = object()
+
+
+class TabState(SessionState):
+    """What is kept of one open tab. Gradio keeps beside it the config of every component a second time, three quarters
+    of a megabyte of it, for links that open a page as somebody else has it; here there are none.
+    """
+
+    def __init__(self, blocks: gr.Blocks) -> None:
+        self.blocks_config = copy.copy(blocks.default_config)
+        self.config_values = _Nothing()
+        self.state_data: dict[int, Any] = {}
+        self._state_ttl: dict[int, Any] = {}
+        self.is_closed = False
+        self.STATE_TTL_WHEN_CLOSED = 3600
+
+    def _update_config(self, key: int) -> None:
+        """Nothing: see the class."""
+
+    def _update_value_in_config(self, key: int, value: Any) -> None:
+        """Nothing: see the class."""
+
+
+class _Nothing(dict[int, Any]):
+    """A dict that keeps nothing."""
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        pass
+
+
+class TabStates(StateHolder):
+    """The sessions of all open tabs, the oldest given up beyond what `launch` allows."""
+
+    def __getitem__(self, session_id: str) -> SessionState:
+        """The session of a tab; a new one where there is none."""
+        if session_id not in self.session_data:
+            self.session_data[session_id] = TabState(self.blocks)
+        return super().__getitem__(session_id)
+
+
+def keep_less(app: gr.routes.App, demo: gr.Blocks) -> None:
+    """Let `app`, which serves `demo` and nobody yet, keep `TabStates`."""
+    app.state_holder = TabStates()
+    app.state_holder.set_blocks(demo)
 
 
 class QuietBlocks(gr.Blocks):
@@ -33,8 +76,6 @@ class QuietBlocks(gr.Blocks):
             return await super().postprocess_data(block_fn, predictions, state)
         news = {block._id: value for block, value in predictions.items() if not _is_known(block, value, state)}
         sent = {block._id: news.pop(block._id) for block in block_fn.outputs if _is_text(block, news.get(block._id))}
-        for number, words in sent.items():
-            state._update_value_in_config(number, words)
         sent |= await self._by_gradio(block_fn, news, state)
         return [sent.get(block._id, None if block.stateful else _SILENT) for block in block_fn.outputs]
 

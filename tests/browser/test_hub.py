@@ -47,7 +47,7 @@ def test_a_model_of_the_hub_tells_its_size_and_licence_and_is_fetched_by_the_run
             page.locator("#model-ref textarea, #model-ref input").first.fill(name)
             page.locator("#model-ref textarea, #model-ref input").first.press("Enter")
             expect(facts).to_contain_text(words, timeout=30 * SECOND)
-        expect(facts).to_contain_text("KB")
+        expect(facts).to_contain_text("kB to download")
         page.locator("#example-captain").click()
         page.locator("#advanced > button").click()
         page.locator("#setting-optim-steps input").first.fill("2")

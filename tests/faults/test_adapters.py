@@ -129,7 +129,9 @@ FAULTS: dict[str, tuple[Edit, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=[pytest.mark.slow] if at else []) for at, name in enumerate(FAULTS)]
+)
 def test_the_key_is_named_and_the_chat_answers_as_before(
     service: Service, tiny_model: Path, tmp_path: Path, fault: str
 ) -> None:

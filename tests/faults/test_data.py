@@ -339,7 +339,7 @@ def test_a_nul_is_told_with_its_row_wherever_it_stands(service: Service, tmp_pat
 # ---- 24: a row of a million tokens
 
 
-@pytest.mark.parametrize("shape", ["words", "one word"])
+@pytest.mark.parametrize("shape", [pytest.param("words", marks=pytest.mark.slow), "one word"])
 def test_a_row_of_a_million_tokens_is_cut_and_counted_and_takes_little_memory(
     working: Service, tiny_model: Path, tmp_path: Path, shape: str
 ) -> None:

@@ -194,7 +194,10 @@ def test_a_worker_that_the_system_ended_for_want_of_memory_says_so(little_memory
 # -- a worker that is told to end ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", ["loading", "tokenizing", "injecting"])
+@pytest.mark.parametrize(
+    "phase",
+    [pytest.param("loading", marks=pytest.mark.slow), "tokenizing", pytest.param("injecting", marks=pytest.mark.slow)],
+)
 def test_a_run_cancelled_while_it_prepares_is_gone_within_ten_seconds(trial: Trial, phase: str) -> None:
     run = trial.begin()
     pid = trial.pid(run)
@@ -203,7 +206,7 @@ def test_a_run_cancelled_while_it_prepares_is_gone_within_ten_seconds(trial: Tri
     assert not (trial.folder(run).path / "checkpoints").exists() or checkpoints(trial.folder(run)) == []
 
 
-@pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.parametrize("goes_on", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_run_cancelled_in_the_middle_of_a_checkpoint_leaves_whole_ones(trial: Trial, goes_on: bool) -> None:
     """Held in the middle of it by SIGSTOP; one that does not go on is killed there."""
     run = trial.begin(steps=3000, evaluations=1000)

@@ -311,7 +311,7 @@ def test_an_adapters_config_names_code_and_templates_and_none_of_it_is_run(
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("kind", ["nobody_knows_it", "encoder-decoder", "llama"])
+@pytest.mark.parametrize("kind", ["nobody_knows_it", pytest.param("encoder-decoder", marks=pytest.mark.slow), "llama"])
 def test_a_base_that_brings_code_is_not_let_run_it(
     service: Service, tmp_path: Path, dataset_file: Path, kind: str
 ) -> None:

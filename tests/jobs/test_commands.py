@@ -162,6 +162,7 @@ def test_ctrl_c_stops_the_run_and_keeps_what_it_learned(trained: tuple[Terminal,
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_leaves_the_run_going(terminal: Terminal, dataset_file: Path, tiny_model: Path) -> None:
     options = ("--model", tiny_model, "--rank", 4, "--epochs", 900)
     process = terminal.start("train", "--data", dataset_file, "--output", "out", *options)
@@ -283,6 +284,7 @@ def test_an_adapter_is_exported_as_folder_zip_and_merged_model(
     )
 
 
+@pytest.mark.slow
 def test_adapters_are_combined_and_shrunk(trained: tuple[Terminal, Answer, Path], tmp_path: Path) -> None:
     terminal, _, _ = trained
     both = ("combine", "--adapter", "out", "--adapter", "out", "--weight", 0.5, "--weight", 0.25)

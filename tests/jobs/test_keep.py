@@ -72,7 +72,14 @@ def numbers(file: Path) -> list[bytes]:
     return sorted(tensor.tobytes() for name, tensor in load_file(file).items() if ":" not in name)
 
 
-@pytest.mark.parametrize(("end", "state"), [(pause, "paused"), (kill, "interrupted"), (cancel, "cancelled")])
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [
+        pytest.param(pause, "paused", marks=pytest.mark.slow),
+        (kill, "interrupted"),
+        pytest.param(cancel, "cancelled", marks=pytest.mark.slow),
+    ],
+)
 def test_the_last_checkpoint_becomes_the_adapter_to_the_bit(
     service: Service, dataset_file: Path, tiny_model: Path, end: End, state: str
 ) -> None:

@@ -339,7 +339,7 @@ def test_a_start_that_cannot_be_put_on_record_leaves_no_worker_and_fails_nothing
     def count(*arguments: Any) -> Any:
         worker = launch(*arguments)
         launched.append(worker.pid)
-        monkeypatch.setattr(store_module, "_attempt", refuse)
+        monkeypatch.setattr(store_module, "attempt_of", refuse)
         return worker
 
     def refuse(row: object) -> None:

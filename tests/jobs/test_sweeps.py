@@ -306,6 +306,7 @@ def is_over(service: Service, group: str) -> bool:
     return service.sweeps.group(group).is_over
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_three_ranks_by_two_seeds_are_carried_out_and_told_side_by_side(service: Service, start: RunConfig) -> None:
     group = sweep(service, start, rank="2, 4, 8", seed="1, 2")

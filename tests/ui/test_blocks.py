@@ -10,7 +10,7 @@ import pytest
 from gradio.state_holder import SessionState
 
 from tests.loops import Loop
-from ui.blocks import QuietBlocks
+from ui.blocks import QuietBlocks, TabState, keep_less
 
 SILENCE = {"__type__": "update"}
 
@@ -29,7 +29,7 @@ class Page:
             self.state = gr.State(None)
             self.words, self.other = gr.HTML(""), gr.HTML("")
             gr.Button("Go").click(dict, None, [self.name, self.state, self.words])
-        self.session = SessionState(self.demo)
+        self.session = TabState(self.demo)
 
     def sent(self, news: Any) -> list[Any]:
         """What the browser is sent when a handler answers so."""
@@ -55,7 +55,7 @@ def test_an_update_is_sent_once(page: Page) -> None:
 
 def test_what_one_session_knows_another_does_not(page: Page) -> None:
     page.sent({page.name: gr.update(info="its name"), page.words: ""})
-    page.session = SessionState(page.demo)
+    page.session = TabState(page.demo)
     assert page.sent({page.name: gr.update(info="its name"), page.words: ""})[0]["info"] == "its name"
 
 
@@ -77,11 +77,31 @@ def test_a_single_piece_of_news_and_none_at_all_are_taken_as_well(page: Page) ->
     assert page.sent({page.words: gr.skip()}) == [SILENCE, None, SILENCE]
 
 
-def test_text_is_sent_and_kept_as_gradio_keeps_it(page: Page) -> None:
-    page.sent({page.words: "<p>new</p>"})
-    assert page.session.config_values[page.words._id]["props"]["value"] == "<p>new</p>"
-
-
 def test_news_for_what_is_no_output_is_refused(page: Page) -> None:
     with pytest.raises(ValueError, match="not specified as output"):
         page.sent({page.words: "", page.other: ""})
+
+
+def test_a_session_is_gradios_without_a_second_config(page: Page) -> None:
+    theirs, ours = SessionState(page.demo), TabState(page.demo)
+    assert vars(ours).keys() == vars(theirs).keys() and list(theirs.components)
+    page.sent({page.name: gr.update(info="its name"), page.words: "b"})
+    for session in (ours, page.session):
+        assert list(session.components) == []
+    same = ("state_data", "_state_ttl", "is_closed", "STATE_TTL_WHEN_CLOSED")
+    assert [getattr(ours, name) for name in same] == [getattr(theirs, name) for name in same]
+    assert ours.blocks_config.blocks == theirs.blocks_config.blocks
+
+
+def test_beyond_so_many_tabs_the_oldest_is_given_up(page: Page) -> None:
+    class App:
+        state_holder: Any = None
+
+    page.demo.state_session_capacity = 2
+    keep_less(App, page.demo)  # type: ignore[arg-type]
+    holder = App.state_holder
+    first = holder["a"]
+    assert isinstance(first, TabState) and holder["a"] is first
+    for name in "bc":
+        holder[name]
+    assert "a" not in holder and "b" in holder and "c" in holder

@@ -151,7 +151,7 @@ class HealthCheck:
     def _refuse(self, problem: Problem) -> None:
         self._refused[problem.fault].append(problem.row)
         if len(self._samples[problem.fault]) < SAMPLES:
-            self._samples[problem.fault].append((problem.row, problem.title))
+            self._samples[problem.fault].append((problem.row, problem.title.removeprefix(f"Row {problem.row} ")))
 
     def _all(self, name: str) -> NDArray[np.int64]:
         parts = [getattr(examined, name) for examined in self._examined]

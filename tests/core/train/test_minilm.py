@@ -20,7 +20,7 @@ def minilm() -> Path:
     return ensure_minilm(default_models_root())
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_pretrained_encoder_learns_three_classes_of_requests(make: Make, minilm: Path, method: str) -> None:
     """A third of the rows is held out; guessing would name a third of them right."""
     records = read_dataset(REQUESTS).records
