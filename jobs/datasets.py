@@ -15,7 +15,7 @@ import orjson
 
 from core.config import RunConfig, Task
 from core.data.formats.mapping import Mapping as Columns
-from core.data.health.report import Health
+from core.data.health.report import KINDS, Health
 from core.data.records import Record
 from core.data.row_index import IndexedRecords, open_records
 from core.durable import flush
@@ -126,8 +126,13 @@ class Datasets:
 
         Raises:
             NotFound: there is no such dataset.
+            DataError: rows of such a kind cannot be removed.
             RunError: there is no room for it.
         """
+        for kind in kinds:
+            if kind not in KINDS or not KINDS[kind].removal:
+                options = ", ".join(key for key, known in KINDS.items() if known.removal)
+                raise DataError(f"There is no {kind!r} that could be removed", hint=f"Choose from {options}")
         parent = self._store.dataset(dataset_id)
         folder = self._home.dataset(parent.id)
         require_room(self._home, "The new version", folder.records.stat().st_size)
@@ -181,6 +186,23 @@ class Datasets:
         """What is wrong with which rows; None for an older workbench's. Raises: NotFound."""
         summary = self._folder(dataset_id).health_summary
         return Health.from_dict(orjson.loads(summary.read_bytes())) if summary.exists() else None
+
+    def kept(self, dataset_id: str) -> tuple[str, ...]:
+        """The kinds of fault that somebody has looked at and left as they are. Raises: NotFound."""
+        file = self._folder(dataset_id).kept
+        return tuple(orjson.loads(file.read_bytes())) if file.exists() else ()
+
+    def keep(self, dataset_id: str, kind: str, is_kept: bool = True) -> None:
+        """Note that the rows of `kind` are to stay, or that this is open again.
+
+        Raises:
+            NotFound: there is no such dataset, or nothing of that kind in it.
+        """
+        health = self.health(dataset_id)
+        if health is None or health.found(kind) is None:
+            raise NotFound(f"This dataset has no {kind!r}", hint="Reload the page")
+        others = [each for each in self.kept(dataset_id) if each != kind]
+        self._folder(dataset_id).kept.write_bytes(orjson.dumps([*others, *([kind] if is_kept else [])]))
 
     def source(self, dataset_id: str) -> Path | None:
         """The file as it was given; None where there is none of its own. Raises: NotFound."""

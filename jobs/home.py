@@ -85,6 +85,10 @@ class DatasetFolder:
         return self.health / "health.json"
 
     @property
+    def kept(self) -> Path:
+        return self.health / "kept.json"
+
+    @property
     def download(self) -> Path:
         return self.path.with_name(f"{self.path.name}.download")
 

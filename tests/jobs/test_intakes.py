@@ -168,6 +168,14 @@ def test_a_cleaned_version_lacks_a_kind_and_its_parent_stays(service: Service, t
     assert about is not None and "duplicate" in about.note
     assert list(service.data.rows(dataset.id, 0, 100)) == before[:40]
     assert list(service.data.rows(done.dataset_id, 0, 100)) == before
+    service.data.keep(done.dataset_id, "duplicates")
+    assert service.data.kept(done.dataset_id) == ("duplicates",) and service.data.kept(cleaned.dataset_id) == ()
+    service.data.keep(done.dataset_id, "duplicates", is_kept=False)
+    assert service.data.kept(done.dataset_id) == ()
+    with pytest.raises(NotFound, match="keys"):
+        service.data.keep(done.dataset_id, "keys")
+    with pytest.raises(DataError, match="unreadable"):
+        service.data.begin_cleaning(done.dataset_id, ["unreadable"])
     third = rest(service, service.data.begin_cleaning(cleaned.dataset_id, ["personal"]))
     assert third.dataset_id is not None and service.data.get(third.dataset_id).version == 3
 

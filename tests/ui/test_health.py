@@ -53,11 +53,6 @@ def test_nothing_wrong_is_said_to_be_so() -> None:
     html = page.ready(health())
 
     assert "no fault found" in html and "<li" not in html
-    assert page.tab_words(health()) == "Health ✓"
-
-
-def test_the_tab_counts_what_is_more_than_a_note() -> None:
-    assert page.tab_words(health("keys", "duplicates", "contradictions")) == "Health (2)"
 
 
 def test_repeated_rows_name_the_row_that_they_are_like() -> None:
@@ -85,18 +80,20 @@ def test_the_button_says_how_many_rows_go(kind: str, count: int, words: str) -> 
     assert page.button_words(Finding(kind=kind, count=count, first=(1,))) == words
 
 
-def test_a_removal_says_what_it_does_and_that_the_original_stays() -> None:
-    found = health("keys", "duplicates")
+def test_a_kind_is_removed_or_kept_with_a_click_and_what_is_kept_can_be_looked_at_again() -> None:
+    open_one, kept = (page.ready(health("keys"), kept=kept) for kept in ((), ("keys",)))
 
-    assert page.removal_words(found, ["keys"]) == "Removes 30 rows in a new version; the original stays."
-    assert "at most 60 rows" in page.removal_words(found, ["keys", "duplicates"])
-    assert page.removal_words(found, []) == "Nothing is removed."
+    assert 'id="health-remove-keys"' in open_one and "Remove these 30 rows" in open_one
+    assert 'data-act="keep" data-kind="keys"' in open_one and ">Keep<" in open_one
+    assert 'id="health-remove-keys"' not in kept and "Look at it again" in kept
+    assert 'id="health-remove-unreadable"' not in page.ready(health("unreadable"))
 
 
 def test_what_was_not_looked_for_is_named() -> None:
     html = page.ready(replace(health(), checked=("duplicates",)))
 
-    assert "Not looked for yet" in html and "near-duplicates" in html
+    assert "Not looked for in this dataset: near-duplicates" in html and "under Tokens" in html
+    assert "Not looked for" not in page.ready(replace(health(), checked=("near_duplicates",)))
 
 
 def test_a_kind_that_is_kept_is_marked() -> None:

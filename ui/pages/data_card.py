@@ -6,7 +6,7 @@ A file is read by a process of its own (`service.data.intakes`); the page asks h
 Ids: `#dataset-choice`, `#dataset-upload`, `#dataset-place` and `#dataset-fetch` for a folder or a hub id,
 `#example-KEY`, `#dataset-status`, `#dataset-stop`, `#skip-bad-rows`, `#dataset-remap`; `#mapping…`
 (`ui.pages.mapping`); `#dataset-tabs` with `#dataset-preview` and `#row-number`, `#health` and
-`#health-remove-KIND`, and `#tokens-…` (`ui.pages.token_tab`).
+`#health-remove-KIND`, `#health-keep-KIND`, and `#tokens-…` (`ui.pages.token_tab`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 
 import gradio as gr
 
-from core.data.health.report import KINDS
 from core.errors import DataError
 from jobs.service import Dataset, Example, Intake, Service
 from ui import answers, markup, text
@@ -25,6 +24,7 @@ from ui.answers import News
 from ui.pages import datasets, frame, health, mapping, token_tab
 from ui.uploads import uploaded
 
+ROWS_TAB = "rows"
 LOOK_SECONDS = 0.5
 FIRST_LOOK_SECONDS = 0.5  # a small file is read by then, and nothing flickers
 _UNCHECKED = '<p class="card-hint">This dataset was made before rows were checked. Upload its file again.</p>'
@@ -49,7 +49,6 @@ class Widgets:
     preview: gr.HTML
     row: gr.Number
     health: gr.HTML
-    remove: dict[str, gr.Button]
     tokens: token_tab.Widgets
     intake: gr.Textbox
     timer: gr.Timer
@@ -64,7 +63,6 @@ class Widgets:
             self.skip,
             self.remap,
             *self.mapping.all,
-            *self.remove.values(),
             self.intake,
             self.timer,
         ]
@@ -91,22 +89,16 @@ def build(service: Service) -> Widgets:
         remap = gr.Button("Change what the columns mean", elem_id="dataset-remap", visible=False, size="sm")
     panel = mapping.build()
     with gr.Tabs(visible=False, elem_id="dataset-tabs") as tabs:
-        with gr.Tab("Rows"):
+        with gr.Tab("Rows", id=ROWS_TAB):
             row = gr.Number(1, label="Go to row", precision=0, minimum=1, elem_id="row-number", elem_classes=["short"])
             preview = gr.HTML("", elem_id="dataset-preview", apply_default_css=False)
         with gr.Tab("Health"):
-            found = gr.HTML("", elem_id="health", apply_default_css=False)
-            with gr.Row(elem_classes=["actions"]):
-                remove = {
-                    key: gr.Button("", elem_id=f"health-remove-{key}", visible=False, size="sm")
-                    for key, kind in KINDS.items()
-                    if kind.removal
-                }
+            found = gr.HTML("", elem_id="health", apply_default_css=False, js_on_load=health.SCRIPT)
         with gr.Tab("Tokens"):
             counted = token_tab.build()
     return Widgets(
         dataset=dataset, upload=upload, place=place, fetch=fetch, examples=examples, status=status, stop=stop,
-        skip=skip, remap=remap, mapping=panel, tabs=tabs, preview=preview, row=row, health=found, remove=remove,
+        skip=skip, remap=remap, mapping=panel, tabs=tabs, preview=preview, row=row, health=found,
         tokens=counted, intake=gr.Textbox(visible=False), timer=gr.Timer(LOOK_SECONDS, active=False),
     )  # fmt: skip
 
@@ -162,9 +154,21 @@ class DataCard:
         """One click: an example as dataset."""
         return self.chosen(self.service.data.add_example(key))
 
-    def remove(self, kind: str, dataset_id: str) -> News:
+    def remove(self, event: gr.EventData, dataset_id: str) -> News:
         """One click: a version of the dataset without the rows of a kind."""
-        return self.begun(self.service.data.begin_cleaning(dataset_id, [kind]))
+        return self.begun(self.service.data.begin_cleaning(dataset_id, [str(event.kind)]))
+
+    def keep(self, event: gr.EventData, dataset_id: str) -> News:
+        """One click: the rows of a kind are as they should be; one more, and that is open again."""
+        kind, data = str(event.kind), self.service.data
+        data.keep(dataset_id, kind, kind not in data.kept(dataset_id))
+        return self._health(data.get(dataset_id))
+
+    def show_row(self, event: gr.EventData, dataset_id: str) -> News:
+        """One click: the row itself."""
+        row = int(event.row)
+        shown = {self.widgets.tabs: gr.update(selected=ROWS_TAB), self.widgets.row: row}
+        return {**shown, **self.go_to(dataset_id, row)}
 
     def choose(self, dataset_id: str | None) -> News:
         """Show the dataset that is now chosen."""
@@ -234,12 +238,8 @@ class DataCard:
 
     def _health(self, dataset: Dataset) -> News:
         found = self.service.data.health(dataset.id)
-        news: News = {self.widgets.health: health.ready(found) if found is not None else _UNCHECKED}
-        for key, button in self.widgets.remove.items():
-            finding = found.found(key) if found is not None else None
-            words = f"Remove {finding.count:,} {KINDS[key].title}" if finding is not None else ""
-            news[button] = gr.update(visible=finding is not None, value=words)
-        return news
+        shown = health.ready(found, self.service.data.kept(dataset.id)) if found is not None else _UNCHECKED
+        return {self.widgets.health: shown}
 
     def _guess(self, intake_id: str) -> Any:
         guess = self.service.data.intakes.look(intake_id).guess
@@ -288,5 +288,7 @@ def wire(card: DataCard, banner: gr.HTML) -> None:
     widgets.row.submit(tells(card.go_to), [widgets.dataset, widgets.row], [banner, widgets.preview], **last)
     for key, button in widgets.examples.items():
         button.click(tells(partial(card.example, key)), None, outputs, **frame.QUICK)
-    for kind, button in widgets.remove.items():
-        button.click(tells(partial(card.remove, kind)), widgets.dataset, outputs, **chosen)
+    widgets.health.remove(tells(card.remove), widgets.dataset, outputs, **chosen)
+    widgets.health.keep(tells(card.keep), widgets.dataset, [banner, widgets.health], **chosen)
+    places = [banner, widgets.tabs, widgets.row, widgets.preview]
+    widgets.health.row(tells(card.show_row), widgets.dataset, places, **chosen)

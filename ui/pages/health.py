@@ -1,6 +1,7 @@
 """How the health of a dataset looks: one line a kind of fault, with how many rows, which, and what can be done.
 
-Every text here that comes of a file is escaped. Buttons are the page's own; what they say is `button_words`.
+Every text here that comes of a file is escaped. A click on what stands here is an event of the `gr.HTML` that runs
+`SCRIPT`: `remove` and `keep` with a `kind`, `row` with a `row`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ _ICONS: MappingProxyType[Severity, tuple[str, str]] = MappingProxyType({
     "note": ("ℹ", "Note"),
 })  # fmt: skip
 _SHOWN_CLASSES = 8
+SCRIPT = """
+element.addEventListener('click', (event) => {
+  const link = event.target.closest('[data-row]'), button = event.target.closest('[data-act]');
+  if (link) { event.preventDefault(); trigger('row', {row: Number(link.dataset.row)}); }
+  if (button?.dataset.act === 'remove') trigger('remove', {kind: button.dataset.kind});
+  if (button?.dataset.act === 'keep') trigger('keep', {kind: button.dataset.kind});
+});
+"""
 
 
 def empty() -> str:
@@ -30,26 +39,11 @@ def searching(what: str, share: float | None = None) -> str:
     return markup.loading(what if share is None else f"{what}: {share:.0%}")
 
 
-def tab_words(health: Health) -> str:
-    """`Health`, with the number of kinds that are more than a note."""
-    count = sum(KINDS[finding.kind].severity != "note" for finding in health.findings)
-    return f"Health ({count})" if count else "Health ✓"
-
-
 def button_words(finding: Finding) -> str:
     """What the button says that removes a kind's rows; empty where nothing can be removed."""
     if not KINDS[finding.kind].removal:
         return ""
     return "Remove this row" if finding.count == 1 else f"Remove these {text.plural(finding.count, 'row')}"
-
-
-def removal_words(health: Health, kinds: Collection[str]) -> str:
-    """What a removal of `kinds` does, for the line beside its button; rows of several kinds go once."""
-    count = sum(finding.count for finding in health.findings if finding.kind in kinds)
-    if not count:
-        return "Nothing is removed."
-    most = "" if len(kinds) == 1 else "at most "
-    return f"Removes {most}{text.plural(count, 'row')} in a new version; the original stays."
 
 
 def summary(health: Health) -> str:
@@ -79,12 +73,13 @@ def line(finding: Finding, is_kept: bool = False) -> str:
     kind = KINDS[finding.kind]
     icon, word = _ICONS[kind.severity]
     kept = ' <span class="kept">kept</span>' if is_kept else ""
+    acts = _acts(finding, is_kept)
     title = _title(finding)
     return (
         f'<li class="finding {kind.severity}" id="health-{esc(finding.kind)}">'
         f'<span class="finding-icon" role="img" aria-label="{word}">{icon}</span>'
         f'<div><strong>{esc(title)}</strong>{kept} <span class="finding-rows">{_rows(finding)}</span>'
-        f'<p class="hint">{esc(kind.sentence)}</p>{_samples(finding)}</div></li>'
+        f'<p class="hint">{esc(kind.sentence)}</p>{_samples(finding)}{acts}</div></li>'
     )
 
 
@@ -108,8 +103,25 @@ def classes(health: Health) -> str:
 
 def missing(health: Health) -> str:
     """What has not been looked for yet."""
-    later = [KINDS[kind].title for kind in ("near_duplicates", "over_limit") if kind not in health.checked]
-    return f'<p class="hint">Not looked for yet: {esc(", ".join(later))}.</p>' if later else ""
+    words = "Rows over the token limit are counted under Tokens." if "over_limit" not in health.checked else ""
+    if "near_duplicates" not in health.checked:
+        words = f"Not looked for in this dataset: near-duplicates. {words}"
+    return f'<p class="hint">{words.strip()}</p>' if words else ""
+
+
+def _acts(finding: Finding, is_kept: bool) -> str:
+    """What can be done about a kind: one click each."""
+    remove = "" if is_kept else button_words(finding)
+    first = f"<button {_act('remove', finding)}>{remove}</button>" if remove else ""
+    second = f"<button {_act('keep', finding)}>{'Look at it again' if is_kept else 'Keep'}</button>"
+    return f'<p class="finding-acts">{first}{second}</p>'
+
+
+def _act(act: str, finding: Finding) -> str:
+    kind = esc(finding.kind)
+    label = esc(f"{act}: {KINDS[finding.kind].title}")
+    place = f'id="health-{act}-{kind}" data-act="{act}" data-kind="{kind}"'
+    return f'type="button" class="as-button small" {place} title="{label}"'
 
 
 def _title(finding: Finding) -> str:
