@@ -50,7 +50,7 @@ def test_a_model_of_the_hub_tells_its_size_and_licence_and_is_fetched_by_the_run
         expect(facts).to_contain_text("kB to download")
         page.locator("#example-captain").click()
         page.locator("#advanced > button").click()
-        page.locator("#setting-optim-steps input").first.fill("2")
+        page.locator("#setting-optim-steps input, #setting-optim-steps textarea").first.fill("2")
         steps.launch(page)
         steps.expect_state(page, "finished", 120)
 
