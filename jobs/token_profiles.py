@@ -92,7 +92,7 @@ class TokenProfiles:
     environment: Mapping[str, str]
     _works: dict[Path, _Work] = field(default_factory=dict)
     _profiles: dict[Path, TokenProfile] = field(default_factory=dict)
-    _tokenizer: tuple[Path, Tokenizer] | None = None
+    _tokenizer: tuple[str, Tokenizer] | None = None
     _digests: dict[tuple[object, ...], str] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -214,9 +214,11 @@ class TokenProfiles:
         return profile
 
     def _read_tokenizer(self, profile: Path) -> Tokenizer:
+        """The profile's tokenizer, of which most profiles have the same: one that takes forty megabytes is held."""
         with self._lock:
-            if self._tokenizer is None or self._tokenizer[0] != profile:
-                self._tokenizer = profile, read_tokenizer(profile)
+            digest = self._digest(profile)
+            if self._tokenizer is None or self._tokenizer[0] != digest:
+                self._tokenizer = digest, read_tokenizer(profile)
             return self._tokenizer[1]
 
     def _start(self, place: _Place) -> None:

@@ -103,7 +103,7 @@ def test_the_examples_are_there_and_are_added_once(service: Service) -> None:
     for example in examples:
         assert example.path.parent == EXAMPLES and example.rows > 50
         with ThreadPoolExecutor(4) as pool:
-            added = set(pool.map(service.add_example, [example.key] * 4))
+            added = set(pool.map(service.data.add_example, [example.key] * 4))
         (dataset,) = added
         assert (dataset.name, dataset.rows) == (example.title, example.rows)
     assert len(service.data.all()) == len(list((service.home / "datasets").iterdir())) == 2
