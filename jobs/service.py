@@ -19,7 +19,7 @@ from core.models.catalogue import default_models_root
 from jobs import estimates, lists, module_tree, sweeps
 from jobs.adapters import write_zip
 from jobs.chats import Chats
-from jobs.costs import Cost, Costs, Memory
+from jobs.costs import Cost, Costs, Memory, steps_of
 from jobs.datasets import Datasets
 from jobs.exports import export_in_child
 from jobs.fitting import RowFacts
@@ -95,6 +95,7 @@ __all__ = [
     "Waiting",
     "lists",
     "module_tree",
+    "steps_of",
     "sweeps",
 ]
 

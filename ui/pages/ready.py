@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from core.config import RunConfig
 from core.errors import ConfigError, ModelError, UserError
-from jobs.service import Cost, Dataset, Estimate, ModelCard
+from jobs.service import Cost, Dataset, Estimate, ModelCard, steps_of
 from ui import command, forms, markup, text
 
 
@@ -117,7 +116,5 @@ def _trained(config: RunConfig) -> tuple[str, str]:
 
 
 def _steps(config: RunConfig, dataset: Dataset) -> str:
-    if config.optim.steps is not None:
-        return f"{config.optim.steps:,}"
-    rows = dataset.rows * (1 - config.data.holdout)
-    return f"about {max(1, math.ceil(rows / config.optim.batch_size * config.optim.epochs)):,}"
+    about = "" if config.optim.steps is not None else "about "
+    return f"{about}{steps_of(config, dataset.rows):,}"
