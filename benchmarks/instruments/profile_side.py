@@ -28,7 +28,7 @@ from core.data.health.lines import check_lines
 from core.data.health.near_search import with_near_duplicates
 from core.data.health.report import Health
 from core.data.records import Record
-from core.data.rows import BadRow, Problem, Row
+from core.data.rows import BadRow, Problem, Row, problem_of
 
 MAPPING = Mapping(format="messages", columns={"messages": "messages"})
 BLOCK_BYTES = 2 << 20
@@ -44,10 +44,11 @@ def blocks(path: Path) -> Iterator[bytes]:
 
 def convert(number: int, line: bytes) -> Iterator[Record | Problem]:
     """What becomes of a line the usual way."""
+    row = Row(number=number, values=orjson.loads(line))
     try:
-        yield converter(MAPPING)(Row(number=number, values=orjson.loads(line)))
+        yield converter(MAPPING)(row)
     except BadRow as error:
-        yield Problem(row=number, title=f"Row {number} {error.what}", hint=error.hint)
+        yield problem_of(row, error)
 
 
 def ours(path: Path, folder: Path) -> dict[str, Any]:
