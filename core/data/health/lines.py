@@ -8,11 +8,9 @@ cache; no more of them are under way than there are threads, and one.
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 
@@ -23,7 +21,6 @@ from core.data.records import Record
 from core.data.rows import Problem
 
 MOST_THREADS = 8
-_TURN_SECONDS = 1e-4
 _LINE_END = ord("\n")
 
 
@@ -45,17 +42,7 @@ def check_lines(
     Yields:
         How many lines have been read, now and then.
     """
-    with _quick_turns():
-        yield from _check_lines(blocks, mapping, check, usual, threads or usable_threads())
-
-
-def _check_lines(
-    blocks: Iterable[bytes],
-    mapping: Mapping,
-    check: HealthCheck,
-    usual: Callable[[int, bytes], Iterable[Record | Problem]],
-    threads: int,
-) -> Iterator[int]:
+    threads = threads or usable_threads()
     under_way: deque[Future[tuple[Parsed, Examined]]] = deque()
     first = 1
     with ThreadPoolExecutor(threads, "health") as pool:
@@ -67,17 +54,6 @@ def _check_lines(
             yield first - 1
         while under_way:
             _take(under_way.popleft().result(), check, usual)
-
-
-@contextmanager
-def _quick_turns() -> Iterator[None]:
-    """Let threads take turns often, so that one that comes back from numpy hardly waits for the interpreter."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)
 
 
 def usable_threads() -> int:
