@@ -44,6 +44,7 @@ _PAGES: tuple[tuple[str, str, Callable[[gr.Blocks, Service, Stories], None]], ..
     ("Library", "/library", library.build),
 )
 _log = logging.getLogger(__name__)
+_LOOK_SECONDS = 0.5
 
 
 def build(service: Service) -> gr.Blocks:
@@ -105,7 +106,8 @@ def _serve(service: Service, host: str, port: int, public_names: Sequence[str] |
     try:
         launch(demo, service, host, port, public_names)
         _log.info("LoRA Workbench is at %s", _address(host, port))
-        stop.wait()
+        while not stop.wait(_LOOK_SECONDS):  # a signal that comes just before a wait without end does not end it
+            pass
     finally:
         demo.close(verbose=False)
         service.close()
