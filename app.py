@@ -12,8 +12,9 @@ import sys
 import typer
 
 from core.errors import UserError
-from jobs.commands import DEFAULT_HOST, DEFAULT_PORT, HomeOption, HostOption, NameOption, PortOption, commands
+from jobs.commands import DEFAULT_HOST, DEFAULT_PORT, commands
 from jobs.logs import set_up_logging
+from jobs.options import HomeOption, HostOption, NameOption, PortOption
 
 
 @commands.callback(invoke_without_command=True)

@@ -15,6 +15,15 @@ import typer
 from core.errors import RunError
 from jobs.flags import SWEPT, settings, typed, with_flags
 from jobs.logs import set_up_logging
+from jobs.options import (
+    ColumnsOption,
+    DataOption,
+    DatasetOption,
+    HomeOption,
+    JsonOption,
+    RunArgument,
+    SkipOption,
+)
 
 if TYPE_CHECKING:
     from core.config import RunConfig
@@ -22,26 +31,6 @@ if TYPE_CHECKING:
     from jobs.service import Run, Service
 
 
-HomeOption = Annotated[Path | None, typer.Option(help="The folder that holds datasets, runs and adapters.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line and nothing else.")]
-HostOption = Annotated[
-    str, typer.Option(help="The address to listen on. Any but this machine's own needs users, who log in.")
-]
-NameOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--name", help="A name that others call this machine by; may be repeated. It needs users, who log in."
-    ),
-]
-PortOption = Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")]
-RunArgument = Annotated[str, typer.Argument(metavar="ID")]
-DataOption = Annotated[Path | None, typer.Option(help="The dataset's file.")]
-DatasetOption = Annotated[str | None, typer.Option(metavar="ID", help="A dataset that the workbench has already.")]
-ColumnsOption = Annotated[
-    str | None,
-    typer.Option(help="What the columns mean, where they do not tell: 'FORMAT: {ROLE: COLUMN, ...}'."),
-]
-SkipOption = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be trained on.")]
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 7860
 
 # No rich markup: usage errors are one sentence, said by app.py.

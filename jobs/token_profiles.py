@@ -214,7 +214,7 @@ class TokenProfiles:
         return profile
 
     def _read_tokenizer(self, profile: Path) -> Tokenizer:
-        """The profile's tokenizer, of which most profiles have the same: one that takes forty megabytes is held."""
+        """The profile's tokenizer: most profiles have the same, and it is large, so the last is held."""
         with self._lock:
             digest = self._digest(profile)
             if self._tokenizer is None or self._tokenizer[0] != digest:

@@ -23,8 +23,8 @@ _UNKNOWN = object()
 
 
 class TabState(SessionState):
-    """What is kept of one open tab. Gradio keeps beside it the config of every component a second time, three quarters
-    of a megabyte of it, for links that open a page as somebody else has it; here there are none.
+    """What is kept of one open tab. Gradio keeps beside it the config of every component a second time, most of what a
+    session takes, for links that open a page as somebody else has it; here there are none.
     """
 
     def __init__(self, blocks: gr.Blocks) -> None:

@@ -115,7 +115,7 @@ def prepare(
         what = "1 row is nearly another" if len(alike.rows) == 1 else f"{len(alike.rows):,} rows are nearly others"
         yield Note(text=f"{what}; such rows are held back together or not at all")
     if config.data.holdout and not eval_rows:
-        yield Note(text="Too few rows to hold any back: there is no evaluation loss")
+        yield Note(text="Too few rows that differ to hold any back: there is no evaluation loss")
     yield Preparing(phase="injecting")
     trainables = method.begin(loaded, objective, train_rows, precision.dtype)
     if config.optim.checkpointing:

@@ -95,7 +95,7 @@ def test_one_row_is_trained_on_without_evaluation_and_the_run_says_so(
     (started,) = of_kind(events, Started)
     assert run.state == "finished" and run.adapter_id and (started.train_rows, started.eval_rows) == (1, 0)
     assert finished.eval_loss is None and finished.base_eval_loss is None
-    assert "Too few rows to hold any back: there is no evaluation loss" in notes(events)
+    assert "Too few rows that differ to hold any back: there is no evaluation loss" in notes(events)
 
 
 # ---- 16: no rows

@@ -94,7 +94,6 @@ def test_a_row_is_shown_with_its_template_and_where_the_limit_cuts_it(
 def test_datasets_of_one_base_model_share_its_tokenizer(
     profiles: TokenProfiles, dataset: DataConfig, tiny_model: Path, home: Home, store: Store
 ) -> None:
-    """It takes forty megabytes, and a fifth of a second to read."""
     held = []
     for data in (dataset, add_rows(home, store, "E", 2), dataset):
         assert ended(profiles, data, str(tiny_model), "chat").state == "ready"

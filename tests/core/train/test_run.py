@@ -144,7 +144,7 @@ def test_one_row_trains_without_an_evaluation_and_says_so(make: Make) -> None:
     events = make(records=RECORDS[:1], optim={"steps": 2}).carry_out()
     (finished,) = of_kind(events, Finished)
     assert finished.eval_loss is None and finished.base_eval_loss is None and not of_kind(events, EvalDone)
-    assert "Too few rows to hold any back" in notes(events)
+    assert "Too few rows that differ to hold any back" in notes(events)
 
 
 def test_asking_for_no_evaluation_is_not_remarked_on(make: Make) -> None:
