@@ -278,6 +278,9 @@ def carry_out(clients: int, seconds: float, seed: int = 0) -> Outcome:
             scene.start()
             with Loop() as loop:
                 return loop.run(_load(scene, clients, seconds, seed))
+        except BaseException as error:
+            error.add_note(_traceback_in(scene) or "the app's log has no traceback")
+            raise
         finally:
             scene.close()
 
@@ -351,10 +354,15 @@ def _broken_beside(scene: Scene, chatter: Chatter, steps: int, chats: int) -> li
         broken.append("the chat gave no answer")
     if len(chatter.heard) > 1:
         broken.append(f"the same question had {len(chatter.heard)} different answers: {dict(chatter.heard)}")
-    log = (scene.home / "app.log").read_text()
-    if "Traceback" in log:
-        broken.append(f"the app's log says: {log[log.index('Traceback') :][:2000]}")
+    if traceback := _traceback_in(scene):
+        broken.append(traceback)
     return broken
+
+
+def _traceback_in(scene: Scene) -> str:
+    """The first traceback of the app's log, in a sentence; empty where there is none."""
+    log = (scene.home / "app.log").read_text()
+    return f"the app's log says: {log[log.index('Traceback') :][:4000]}" if "Traceback" in log else ""
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from core.events import Cancelled, EvalDone, Event, Failed, Finished, Note, Paused, Preparing, Saved, Started, StepDone
 from jobs.service import Service
@@ -42,6 +42,10 @@ class Curve:
             self.x.pop()
             self.y.pop()
         self._seen = len(self.x) and (len(self.x) - 1) * self._stride + 1
+
+    def copy(self) -> Curve:
+        """One that goes its own way."""
+        return replace(self, x=self.x.copy(), y=self.y.copy())
 
     def _thin(self) -> None:
         newest = self.x[-1], self.y[-1]
@@ -97,6 +101,11 @@ class Story:
         if not self.last or self.last.seconds <= 0:
             return None
         return self.last.tokens / self.last.seconds
+
+    def copy(self) -> Story:
+        """One that goes its own way."""
+        curves = {name: value.copy() for name, value in vars(self).items() if isinstance(value, Curve)}
+        return replace(self, phases=self.phases.copy(), notes=self.notes.copy(), **curves)
 
     def take(self, event: Event) -> None:
         """Fold one more event in."""
@@ -156,12 +165,14 @@ class Story:
 
 
 class Stories:
-    """The stories of the runs that somebody looked at lately, kept up to date on asking."""
+    """The stories of the runs that somebody looked at lately, kept up to date on asking. One that was given stays as it
+    is, since its reader draws from it while the next one asks.
+    """
 
     def __init__(self, service: Service, capacity: int = 64) -> None:
         self._service = service
         self._capacity = capacity
-        self._stories: OrderedDict[str, tuple[threading.Lock, Story]] = OrderedDict()
+        self._stories: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, run_id: str) -> Story:
@@ -171,12 +182,21 @@ class Stories:
             NotFound: there is no such run.
         """
         with self._lock:
-            lock, story = self._stories.setdefault(run_id, (threading.Lock(), Story()))
+            kept = self._stories.setdefault(run_id, _Kept())
             self._stories.move_to_end(run_id)
             while len(self._stories) > self._capacity:
                 self._stories.popitem(last=False)
-        with lock:
-            events, story.offset = self._service.events(run_id, story.offset)
-            for event in events:
-                story.take(event)
-        return story
+        with kept.lock:
+            events, offset = self._service.events(run_id, kept.story.offset)
+            if events:
+                kept.story = kept.story.copy()
+                kept.story.offset = offset
+                for event in events:
+                    kept.story.take(event)
+            return kept.story
+
+
+@dataclass
+class _Kept:
+    story: Story = field(default_factory=Story)
+    lock: threading.Lock = field(default_factory=threading.Lock)

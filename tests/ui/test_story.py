@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 
 from core.errors import NotFound
@@ -122,6 +124,16 @@ def test_every_visitor_gets_the_whole_story_and_each_event_is_read_once() -> Non
     service.journal["r1"].append(step(3))
     assert stories.of("r1").step == 3
     assert service.asked == [("r1", 0), ("r1", 3)]
+
+
+def test_a_story_that_was_given_stays_as_it_is_while_the_run_goes_on() -> None:
+    service = EventService({"run": [started(), Note(text="a"), step(1), step(2)]})
+    stories = Stories(service)  # type: ignore[arg-type]
+    given = stories.of("run")
+    before = deepcopy(given)
+    service.journal["run"] += [Preparing(phase="loading"), EvalDone(step=2, loss=1.0), step(3), Note(text="b")]
+    assert stories.of("run").loss.x == [1, 2, 3]
+    assert given == before
 
 
 def test_only_the_stories_looked_at_lately_are_kept() -> None:
