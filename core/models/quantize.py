@@ -22,10 +22,11 @@ What this does not do: train the weight, or multiply without dequantizing it fir
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
-import bitsandbytes.functional as bnb
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -38,6 +39,14 @@ _DIRECT = (torch.float32, torch.bfloat16, torch.float16)
 # Weights worked on at once, for small fp32 copies. Quantizing takes whole blocks, and larger pieces leave the heap in
 # holes: 718 MB resident in place of 565 for the starter. Dequantizing on a GPU wants larger ones.
 _QUANTIZED_AT_ONCE, _DEQUANTIZED_AT_ONCE = 2**18, 2**20
+
+
+@functools.cache
+def _bitsandbytes() -> ModuleType:
+    """Imported when a layer is first quantized: it brings torch's compiler along, a quarter of what the engine's import
+    takes and 47 MB, which a run in 16 bits does without.
+    """
+    return importlib.import_module("bitsandbytes.functional")
 
 
 class _FrozenProduct(torch.autograd.Function):
@@ -86,14 +95,16 @@ class QuantizedLinear(nn.Module):
         if self.bits == 8:
             return self._from_8_bits(dtype)
         scale = self._scale()
-        state = bnb.QuantState(
+        state = _bitsandbytes().QuantState(
             absmax=scale,
             shape=(len(scale), self.block_size),
             dtype=dtype if dtype in _DIRECT else torch.float32,
             blocksize=self.block_size,
             quant_type=self.quant_type,
         )
-        weights: Tensor = bnb.dequantize_4bit(self.packed, state).view(-1)[: self.out_features * self.in_features]
+        weights: Tensor = (
+            _bitsandbytes().dequantize_4bit(self.packed, state).view(-1)[: self.out_features * self.in_features]
+        )
         return weights.view(self.out_features, self.in_features).to(dtype)
 
     def _from_8_bits(self, dtype: torch.dtype) -> Tensor:
@@ -109,7 +120,7 @@ class QuantizedLinear(nn.Module):
         if not self.double_quant:
             return self.scale
         code = _scale_code(self.scale.device)
-        scale: Tensor = bnb.dequantize_blockwise(
+        scale: Tensor = _bitsandbytes().dequantize_blockwise(
             self.scale, absmax=self.group_scale, code=code, blocksize=SCALES_A_GROUP
         )
         return scale.add_(self.mean_scale)
@@ -139,7 +150,9 @@ def _in_4_bits(weight: Tensor, config: QuantConfig) -> dict[str, Tensor]:
     if not config.double_quant:
         return {"packed": packed, "scale": scale}
     mean_scale = scale.mean()
-    codes, state = bnb.quantize_blockwise(scale - mean_scale, _scale_code(scale.device), blocksize=SCALES_A_GROUP)
+    codes, state = _bitsandbytes().quantize_blockwise(
+        scale - mean_scale, _scale_code(scale.device), blocksize=SCALES_A_GROUP
+    )
     return {"packed": packed, "scale": codes, "group_scale": state.absmax, "mean_scale": mean_scale}
 
 
@@ -147,7 +160,7 @@ def _codes_and_scales(weights: Tensor, config: QuantConfig) -> tuple[Tensor, Ten
     """Codes, two a byte, and scales of some weights; the last block is filled up with zeros."""
     weights = weights if weights.dtype in _DIRECT else weights.float()
     blocks = nn.functional.pad(weights, (0, -len(weights) % config.block_size)).view(-1, config.block_size)
-    packed, state = bnb.quantize_4bit(
+    packed, state = _bitsandbytes().quantize_4bit(
         blocks, blocksize=config.block_size, compress_statistics=False, quant_type=config.quant_type
     )
     return packed, state.absmax
@@ -168,7 +181,7 @@ def _rows_in_8_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
 @functools.cache
 def _scale_code(device: torch.device) -> Tensor:
     """The 256 values p that scales are rounded to, fp32: one table for all layers on `device`."""
-    code: Tensor = bnb.create_dynamic_map().to(device)
+    code: Tensor = _bitsandbytes().create_dynamic_map().to(device)
     return code
 
 
