@@ -82,14 +82,14 @@ class Ours:
     @torch.inference_mode()
     def write(self, prompt: list[int], adapters: Sequence[str | None], tokens: int) -> list[float]:
         """Let a pane for each adapter answer the prompt; when each token was there, counted from the beginning."""
-        begin, sampling, seconds = time.perf_counter(), Sampling(temperature=0.0), []
+        begin, samplings, seconds = time.perf_counter(), [Sampling(temperature=0.0)] * len(adapters), []
         generators = [torch.Generator() for _ in adapters]
         with self.chat.decoder.batch([prompt] * len(adapters), adapters) as batch:
             logits = batch.read()
             answers: list[list[int]] = []
             for number in range(tokens):
                 logits = batch.write(answers[-1]) if number else logits
-                answers.append(choose(logits, sampling, generators))
+                answers.append(choose(logits, samplings, generators))
                 seconds.append(time.perf_counter() - begin)
             batch.keep([list(row) for row in zip(*answers, strict=True)])
         return seconds

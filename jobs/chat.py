@@ -127,7 +127,7 @@ class _Chat:
         say("waiting", phase="reading the prompt")
         panes = [_pane(pane, model) for pane in request["panes"]]
         stop = lambda: self._inbox.is_unwanted(request["id"])  # noqa: E731
-        for delta in model.reply(panes, Sampling(**request["sampling"]), stop):
+        for delta in model.reply(panes, stop):
             say("delta", delta=asdict(delta))
 
     def _load(self, report: Callable[[str], None]) -> ChatModel:
@@ -142,7 +142,8 @@ class _Chat:
 
 def _pane(values: dict[str, Any], model: ChatModel) -> PaneRequest:
     adapter = model.load_adapter(Path(values["adapter"])) if values["adapter"] is not None else None
-    return PaneRequest(adapter=adapter, messages=_messages(values["messages"]))
+    sampling = Sampling(**values["sampling"])
+    return PaneRequest(adapter=adapter, messages=_messages(values["messages"]), sampling=sampling)
 
 
 def _messages(rows: Sequence[dict[str, Any]]) -> tuple[Message, ...]:

@@ -1,9 +1,9 @@
 """The parent's side of the chat process: starts it when somebody asks, speaks its protocol, and lets it go.
 
-The protocol is JSON lines. To the process: `{"id": n, "kind": "reply", "panes": […], "sampling": {…}}` and `{"id": n,
-"kind": "cancel"}`. From it, each with the request's id: `waiting` (a phase), `delta` (what is new in a pane), and last
-`end` or `error`. It holds one base model; for another base it is replaced. One generation runs at a time, so that
-several pages share the machine by taking turns.
+The protocol is JSON lines. To the process: `{"id": n, "kind": "reply", "panes": […]}` and `{"id": n, "kind":
+"cancel"}`. From it, each with the request's id: `waiting` (a phase), `delta` (what is new in a pane), and last `end` or
+`error`. It holds one base model; for another base it is replaced. One generation runs at a time, so that several pages
+share the machine by taking turns.
 
 It sits on a device that no run has, and gives it back when a run is to start there: at once, or when the reply that it
 is writing is done. The next message finds it a place anew: a device that is free then, or else the CPU.
@@ -28,7 +28,7 @@ import orjson
 
 from core import errors
 from core.errors import RunError, UserError
-from core.generate.requests import Delta, PaneRequest, Sampling
+from core.generate.requests import Delta, PaneRequest
 from jobs.home import PROJECT
 from jobs.machine import CPU, only
 from jobs.views import ChatUpdate, Waiting
@@ -68,13 +68,12 @@ class ChatClient:
         self._last_id = 0
         self._is_closed = False
 
-    def reply(self, base: str, panes: Sequence[PaneRequest], sampling: Sampling) -> Iterator[ChatUpdate]:
+    def reply(self, base: str, panes: Sequence[PaneRequest]) -> Iterator[ChatUpdate]:
         """Updates until every pane is done; closing the iterator stops the reply.
 
         Args:
             base: the base model's reference.
             panes: in each, `adapter` is the adapter's folder.
-            sampling: how tokens are chosen.
 
         Raises:
             UserError: what the chat process says went wrong, or that it died.
@@ -82,7 +81,7 @@ class ChatClient:
         while not self._turn.acquire(timeout=REMIND_SECONDS):
             yield Waiting(phase="waiting for another reply")
         try:
-            request = {"kind": "reply", "panes": [asdict(pane) for pane in panes], "sampling": asdict(sampling)}
+            request = {"kind": "reply", "panes": [asdict(pane) for pane in panes]}
             yield from self._ask(base, request)
         finally:
             self._turn.release()

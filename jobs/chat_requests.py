@@ -10,8 +10,8 @@ from jobs.adapters import AdapterFacts
 from jobs.views import Pane
 
 
-def check_chat(panes: Sequence[Pane], sampling: Sampling) -> None:
-    """Refuse what no model could answer.
+def check_chat(panes: Sequence[Pane]) -> None:
+    """Refuse what no model could answer. A pane without a sampling of its own has one that is in order.
 
     Raises:
         ConfigError: there is no pane or no message, or a number is outside its range.
@@ -20,6 +20,11 @@ def check_chat(panes: Sequence[Pane], sampling: Sampling) -> None:
         raise ConfigError("There is nobody to ask", hint="Add a pane")
     if any(not pane.messages or pane.messages[-1].role != "user" for pane in panes):
         raise ConfigError("There is no message to answer", hint="Type one")
+    for pane in panes:
+        _check_sampling(pane.sampling or Sampling())
+
+
+def _check_sampling(sampling: Sampling) -> None:
     if sampling.max_new_tokens < 1:
         raise ConfigError(f"Max new tokens is {sampling.max_new_tokens}", hint="It must be at least 1")
     if sampling.temperature < 0:

@@ -24,13 +24,13 @@ class Chats:
         self._client = ChatClient(models_root, log, environment, places=self._places)
         self.leave, self.close = self._client.leave, self._client.close
 
-    def ask(self, panes: Sequence[Pane], base_model: str | None, sampling: Sampling) -> Iterator[ChatUpdate]:
+    def ask(self, panes: Sequence[Pane], base_model: str | None) -> Iterator[ChatUpdate]:
         """Replies to every pane, streaming together. Closing the iterator stops them.
 
         Raises:
             NotFound, AdapterError, ModelError, ConfigError: at once, or while iterating when loading fails.
         """
-        check_chat(panes, sampling)
+        check_chat(panes)
         named: list[tuple[str, str]] = []
         requests = []
         for pane in panes:
@@ -38,9 +38,10 @@ class Chats:
             if pane.adapter is not None:
                 label, base, folder = self._find_adapter(pane.adapter)
                 named.append((label, base))
-            requests.append(PaneRequest(adapter=str(folder) if folder else None, messages=tuple(pane.messages)))
+            adapter, sampling = str(folder) if folder else None, pane.sampling or Sampling()
+            requests.append(PaneRequest(adapter=adapter, messages=tuple(pane.messages), sampling=sampling))
         base = bases.shared_base(named, base_model, self._models_root)
-        return self._client.reply(base, requests, sampling)
+        return self._client.reply(base, requests)
 
     def _find_adapter(self, adapter: str) -> tuple[str, str, Path]:
         """An adapter's name, its base model's name and its folder; `adapter` is an id or a folder."""

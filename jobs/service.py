@@ -349,13 +349,14 @@ class Service:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> Iterator[ChatUpdate]:
-        """Replies to every pane, streaming together. Closing the iterator stops them.
+        """Replies to every pane, streaming together. Closing the iterator stops them. How tokens are chosen is said
+        here for the panes that do not say it themselves.
 
         Raises:
             NotFound, AdapterError, ModelError, ConfigError: at once, or while iterating when loading fails.
         """
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-        return self._chats.ask(panes, base_model, sampling)
+        return self._chats.ask([replace(pane, sampling=pane.sampling or sampling) for pane in panes], base_model)
 
     # -- machine -------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class _Pane:
     """One row while it is being written; `room` is how many tokens it may grow to, one of `ends` is its last."""
 
     stream: DecodeStream
+    sampling: Sampling
     generator: torch.Generator
     room: int
     ends: frozenset[int]
@@ -105,7 +106,7 @@ class ChatModel:
             self._more_ends[key] = end_of_turn(self.loaded.tokenizer, template)
 
     @torch.inference_mode()
-    def reply(self, panes: Sequence[PaneRequest], sampling: Sampling, stop: Callable[[], bool]) -> Iterator[Delta]:
+    def reply(self, panes: Sequence[PaneRequest], stop: Callable[[], bool]) -> Iterator[Delta]:
         """Answer all panes at once, token by token, until each has ended, is full, or `stop` is true.
 
         Raises:
@@ -113,13 +114,13 @@ class ChatModel:
         """
         begin = time.monotonic()
         prompts = [self._tokenize(pane) for pane in panes]
-        rows = [self._new_row(sampling, len(prompt), pane.adapter) for prompt, pane in zip(prompts, panes, strict=True)]
+        rows = [self._new_row(pane.sampling, len(p), pane.adapter) for p, pane in zip(prompts, panes, strict=True)]
         base = next((row for row, pane in zip(rows, panes, strict=True) if pane.adapter is None), None)
         with self.decoder.batch(prompts, [pane.adapter for pane in panes]) as batch:
             logits = batch.read()
             try:
                 while True:
-                    chosen = choose(logits, sampling, [row.generator for row in rows])
+                    chosen = choose(logits, [row.sampling for row in rows], [row.generator for row in rows])
                     texts = {i: self._extend(row, chosen[i]) for i, row in enumerate(rows) if not row.done}
                     seconds = time.monotonic() - begin
                     for index, text in texts.items():
@@ -144,7 +145,8 @@ class ChatModel:
         if self._limit is not None:
             room = min(room, self._limit - prompt_tokens)
         ends = self._ends | self._more_ends.get(adapter or "", frozenset())
-        return _Pane(DecodeStream(skip_special_tokens=True), torch.Generator().manual_seed(sampling.seed), room, ends)
+        generator = torch.Generator().manual_seed(sampling.seed)
+        return _Pane(DecodeStream(skip_special_tokens=True), sampling, generator, room, ends)
 
     def _tokenize(self, pane: PaneRequest) -> list[int]:
         try:

@@ -8,16 +8,6 @@ from core.data.records import Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaneRequest:
-    """One column of a side-by-side chat: the conversation so far, to be answered by `adapter` (a key; None is the
-    base).
-    """
-
-    adapter: str | None
-    messages: tuple[Message, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How the next token is chosen. `temperature` 0 takes the most likely one and ignores the rest."""
 
@@ -25,6 +15,17 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaneRequest:
+    """One column of a side-by-side chat: the conversation so far, to be answered by `adapter` (a key; None is the
+    base), with tokens chosen as `sampling` says.
+    """
+
+    adapter: str | None
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,26 +13,34 @@ from core.generate.requests import Sampling
 LIKELY = 1024  # tokens that nearly always hold the nucleus; sorting a whole vocabulary takes as long as a model's step
 
 
-def choose(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> list[int]:
-    """The next token's id for each row. What a row gets depends on its own logits and its own generator alone.
+def choose(logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
+    """The next token's id for each row. What a row gets depends on its own logits, sampling and generator alone.
 
     Args:
-        logits: `[rows, vocab]`, any float dtype. generators: one a row, each advanced by one draw, unless the
-            temperature is 0.
+        logits: `[rows, vocab]`, any float dtype. samplings, generators: one a row; a generator is advanced by one
+            draw, unless its row's temperature is 0.
 
     Raises:
         ModelError: a row's logits are not finite.
     """
     if not logits.amax(dim=-1).isfinite().all():
         raise ModelError("The model's next token is not a number", hint="Try it without the adapter, or in 32 bits")
-    if sampling.temperature == 0:
-        return [int(token) for token in logits.max(dim=-1).indices.tolist()]
-    probabilities = torch.softmax(logits.float().cpu() / sampling.temperature, dim=-1)
+    tokens = [int(token) for token in logits.max(dim=-1).indices.tolist()]
+    drawing = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
+    if drawing:
+        for row, scores in zip(drawing, logits[drawing].float().cpu(), strict=True):
+            tokens[row] = _draw(scores, samplings[row], generators[row])
+    return tokens
+
+
+def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """A token drawn by its share; `logits` `[vocab]` fp32. One row at a time: no other row's size, ties or sums."""
+    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
     shares = nucleus(probabilities, sampling.top_p).double().cumsum(-1)
-    drawn = torch.cat([torch.rand(1, dtype=torch.float64, generator=generator) for generator in generators])
+    drawn = torch.rand(1, dtype=torch.float64, generator=generator)
     # The first token whose cumulated share is above the drawn one: never one of probability 0.
-    found = torch.searchsorted(shares, drawn[:, None] * shares[:, -1:], right=True)
-    return [int(token) for token in found[:, 0].clamp_max(logits.shape[-1] - 1).tolist()]
+    found = torch.searchsorted(shares, drawn * shares[-1:], right=True)
+    return min(int(found), len(logits) - 1)
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from core.errors import AdapterError
-from core.generate.requests import Delta, PaneRequest, Sampling
+from core.generate.requests import Delta, PaneRequest
 from jobs import chat
 
 
@@ -24,7 +24,7 @@ class StandInModel:
     def load_adapter(self, folder: Path) -> str:
         return folder.name
 
-    def reply(self, panes: Sequence[PaneRequest], sampling: Sampling, stop: Callable[[], bool]) -> Iterator[Delta]:
+    def reply(self, panes: Sequence[PaneRequest], stop: Callable[[], bool]) -> Iterator[Delta]:
         if self.name == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.name == "breaks":

@@ -16,7 +16,7 @@ import pytest
 
 from core.data.records import Message
 from core.errors import AdapterError, RunError
-from core.generate.requests import Delta, PaneRequest, Sampling
+from core.generate.requests import Delta, PaneRequest
 from jobs import machine
 from jobs.chat_client import ChatClient
 from jobs.home import PROJECT
@@ -48,7 +48,7 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
 
 
 def ask(client: ChatClient, base: str = "echo") -> list[ChatUpdate]:
-    return list(client.reply(base, [HELLO], Sampling()))
+    return list(client.reply(base, [HELLO]))
 
 
 def pid_of(updates: list[ChatUpdate]) -> int:
@@ -80,7 +80,7 @@ def test_a_second_reply_needs_no_second_process(connect: Connect) -> None:
 
 def test_adapters_are_named_by_the_key_that_loading_them_gave(connect: Connect) -> None:
     pane = PaneRequest(adapter="/somewhere/captain", messages=HELLO.messages)
-    texts = [u.text for u in connect().reply("echo", [HELLO, pane], Sampling()) if isinstance(u, Delta)]
+    texts = [u.text for u in connect().reply("echo", [HELLO, pane]) if isinstance(u, Delta)]
     assert [text.partition(":")[0] for text in texts] == ["None", "captain"]
 
 
@@ -124,11 +124,11 @@ def test_a_process_killed_while_idle_is_replaced_unseen(connect: Connect) -> Non
 
 def test_closing_the_iterator_stops_the_reply_and_keeps_the_process(connect: Connect) -> None:
     client = connect()
-    replies = client.reply("endless", [HELLO], Sampling())
+    replies = client.reply("endless", [HELLO])
     read_until_text(replies)
     process = client._process
     replies.close()  # type: ignore[attr-defined]
-    again = client.reply("endless", [HELLO], Sampling())
+    again = client.reply("endless", [HELLO])
     read_until_text(again)
     assert client._process is process
     again.close()  # type: ignore[attr-defined]
@@ -136,9 +136,9 @@ def test_closing_the_iterator_stops_the_reply_and_keeps_the_process(connect: Con
 
 def test_one_waits_for_another_and_then_gets_its_turn(connect: Connect) -> None:
     client = connect()
-    first = client.reply("endless", [HELLO], Sampling())
+    first = client.reply("endless", [HELLO])
     read_until_text(first)
-    second = client.reply("endless", [HELLO], Sampling())
+    second = client.reply("endless", [HELLO])
     assert next(second) == Waiting(phase="waiting for another reply")
     first.close()  # type: ignore[attr-defined]
     read_until_text(second)
@@ -157,7 +157,7 @@ def test_an_idle_process_leaves_when_a_run_needs_the_device(connect: Connect) ->
 
 def test_a_process_in_the_middle_of_a_reply_leaves_after_it(connect: Connect) -> None:
     client = connect()
-    replies = client.reply("endless", [HELLO], Sampling())
+    replies = client.reply("endless", [HELLO])
     read_until_text(replies)
     process = client._process
     assert process is not None
@@ -198,7 +198,7 @@ def test_a_process_that_has_nothing_to_do_leaves_by_itself(connect: Connect) -> 
 
 def test_closing_ends_a_reply_that_another_thread_reads(connect: Connect) -> None:
     client = connect()
-    replies = client.reply("endless", [HELLO], Sampling())
+    replies = client.reply("endless", [HELLO])
     read_until_text(replies)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(list, replies)

@@ -15,6 +15,7 @@ import pytest
 from core.config import RunConfig, parse
 from core.data.records import Conversation, Message
 from core.errors import AdapterError, ConfigError, DataError, ModelError, NotFound, RunError, UserError
+from core.generate.requests import Sampling
 from jobs.home import EXAMPLES, PROJECT
 from jobs.service import Pane, Service
 from tests.jobs.stand_in import write_adapter
@@ -257,6 +258,7 @@ def test_adapters_of_different_bases_are_not_put_side_by_side(
         ([Pane(adapter=None, messages=ASK)], {"max_new_tokens": 0}),
         ([Pane(adapter=None, messages=ASK)], {"temperature": -1.0}),
         ([Pane(adapter=None, messages=ASK)], {"top_p": 0.0}),
+        ([Pane(adapter=None, messages=ASK, sampling=Sampling(top_p=2.0))], {}),
         ([Pane(adapter="nobody", messages=ASK)], {}),
         ([Pane(adapter="/nowhere/at all", messages=ASK)], {}),
     ],

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,14 @@ def pane(adapter: str | None, *turns: str) -> PaneRequest:
     return PaneRequest(adapter=adapter, messages=messages)
 
 
+def long_answer(adapter: str | None, *turns: str) -> PaneRequest:
+    return replace(pane(adapter, *turns), sampling=Sampling(max_new_tokens=50))
+
+
 def deltas(chat: ChatModel, panes: Sequence[PaneRequest], **sampling: float) -> list[Delta]:
     settings = {"max_new_tokens": 12} | sampling
-    return list(chat.reply(panes, Sampling(**settings), stop=lambda: False))  # type: ignore[arg-type]
+    asked = [replace(pane, sampling=Sampling(**settings)) for pane in panes]  # type: ignore[arg-type]
+    return list(chat.reply(asked, stop=lambda: False))
 
 
 def texts(chat: ChatModel, panes: Sequence[PaneRequest], **sampling: float) -> list[str]:
@@ -179,9 +185,9 @@ def test_a_conversation_of_several_turns_goes_the_way_it_goes_without_memory(
 
 def test_an_answer_that_was_stopped_or_left_is_kept_as_far_as_it_came(chat: ChatModel, tiny_folder: Path) -> None:
     keeping = ChatModel(tiny_folder, bits=32)
-    stopped = list(keeping.reply([pane(None, SHORT)], Sampling(max_new_tokens=50), lambda: True))
+    stopped = list(keeping.reply([long_answer(None, SHORT)], lambda: True))
     after_one = keeping.decoder.kept.bytes
-    left = keeping.reply([pane(None, SHORT)], Sampling(max_new_tokens=50), lambda: False)
+    left = keeping.reply([long_answer(None, SHORT)], lambda: False)
     for _ in range(4):
         next(left)
     left.close()  # type: ignore[attr-defined]
@@ -197,13 +203,13 @@ def test_stopping_ends_all_panes_after_the_token_under_way(chat: ChatModel, keys
         asked += 1
         return asked == 3
 
-    seen = list(chat.reply([pane(None, SHORT), pane(keys[0], LONG)], Sampling(max_new_tokens=50), stop))
+    seen = list(chat.reply([long_answer(None, SHORT), long_answer(keys[0], LONG)], stop))
     assert [(delta.pane, delta.tokens) for delta in seen] == [(i, n) for n in (1, 2, 3) for i in (0, 1)]
 
 
 def test_an_answer_that_nobody_reads_on_leaves_the_model_as_it_was(chat: ChatModel, keys: list[str]) -> None:
     expected = texts(chat, [pane(None, SHORT)])
-    replies = chat.reply([pane(keys[0], SHORT)], Sampling(max_new_tokens=50), lambda: False)
+    replies = chat.reply([long_answer(keys[0], SHORT)], lambda: False)
     next(replies)
     replies.close()  # type: ignore[attr-defined]
     assert all(layer.rows is None for layer in lora_layers(chat.loaded.model).values())
@@ -216,6 +222,20 @@ def test_the_same_seed_repeats_and_another_does_not(chat: ChatModel, keys: list[
     assert texts(chat, panes, temperature=1.0, seed=7) == one
     assert texts(chat, panes, temperature=1.0, seed=8) != one
     assert texts(chat, panes[1:], temperature=1.0, seed=7) == one[1:]
+
+
+def test_each_pane_follows_its_own_sampling(chat: ChatModel, keys: list[str]) -> None:
+    samplings = [
+        Sampling(max_new_tokens=12),
+        Sampling(max_new_tokens=5, temperature=1.0, seed=7),
+        Sampling(max_new_tokens=9, temperature=0.7, top_p=0.8, seed=1),
+    ]
+    asked = zip([pane(None, SHORT), pane(keys[0], LONG), pane(keys[1], SHORT)], samplings, strict=True)
+    panes = [replace(one, sampling=sampling) for one, sampling in asked]
+    said = list(chat.reply(panes, lambda: False))
+    for number, alone in enumerate(panes):
+        together = [(delta.text, delta.tokens, delta.done) for delta in said if delta.pane == number]
+        assert together == [(delta.text, delta.tokens, delta.done) for delta in chat.reply([alone], lambda: False)]
 
 
 def test_a_tiny_nucleus_is_greedy(chat: ChatModel) -> None:

@@ -55,9 +55,9 @@ def test_marks_that_join_the_vocabulary_are_not_missed(make: Make) -> None:
 
 def reply(chat: ChatModel, adapter: str | None) -> str:
     messages = (Message(role="user", content="Color 3?"),)
-    pane = PaneRequest(adapter=adapter, messages=messages)
     sampling = Sampling(max_new_tokens=8, temperature=0.0, top_p=1.0, seed=0)
-    return "".join(delta.text for delta in chat.reply([pane], sampling, lambda: False))
+    pane = PaneRequest(adapter=adapter, messages=messages, sampling=sampling)
+    return "".join(delta.text for delta in chat.reply([pane], lambda: False))
 
 
 def test_chat_puts_conversations_before_an_adapter_as_it_was_taught_and_before_the_base_as_it_was(
