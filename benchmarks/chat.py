@@ -89,7 +89,7 @@ class Ours:
             answers: list[list[int]] = []
             for number in range(tokens):
                 logits = batch.write(answers[-1]) if number else logits
-                answers.append(choose(logits, samplings, generators))
+                answers.append(choose(logits, samplings, generators, [()] * len(adapters)))
                 seconds.append(time.perf_counter() - begin)
             batch.keep([list(row) for row in zip(*answers, strict=True)])
         return seconds

@@ -9,6 +9,8 @@ from core.generate.requests import Sampling
 from jobs.adapters import AdapterFacts
 from jobs.views import Pane
 
+MOST_PENALTY = 10.0
+
 
 def check_chat(panes: Sequence[Pane]) -> None:
     """Refuse what no model could answer. A pane without a sampling of its own has one that is in order.
@@ -31,6 +33,11 @@ def _check_sampling(sampling: Sampling) -> None:
         raise ConfigError(f"Temperature is {sampling.temperature}", hint="It must be 0 or more")
     if not 0 < sampling.top_p <= 1:
         raise ConfigError(f"Top p is {sampling.top_p}", hint="It must be above 0 and at most 1")
+    if sampling.top_k < 0:
+        raise ConfigError(f"Top k is {sampling.top_k}", hint="It must be 0, which keeps all, or more")
+    if not 0 < sampling.repetition_penalty <= MOST_PENALTY:
+        title = f"The repetition penalty is {sampling.repetition_penalty}"
+        raise ConfigError(title, hint=f"It must be above 0 and at most {MOST_PENALTY:g}; 1 is none")
 
 
 def able_to_chat(name: str, facts: AdapterFacts) -> AdapterFacts:

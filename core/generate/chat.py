@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import torch
 from tokenizers.decoders import DecodeStream
+from torch import Tensor
 
 from core.adapters.inject import lora_layers
 from core.adapters.peft_format import CONFIG_FILE, WEIGHTS_FILE, load_adapter
@@ -30,7 +31,7 @@ from core.generate.attention import use_grouped_attention
 from core.generate.decoder import Decoder
 from core.generate.packed import pack_linears
 from core.generate.requests import Delta, PaneRequest, Sampling
-from core.generate.sampling import choose
+from core.generate.sampling import choose, is_plain
 from core.models.load import load_model
 from core.models.precision import best_device, choose_precision
 
@@ -43,6 +44,7 @@ _Stamp: TypeAlias = tuple[object, ...]
 class _Pane:
     """One row while it is being written; `room` is how many tokens it may grow to, one of `ends` is its last."""
 
+    prompt: Sequence[int]
     stream: DecodeStream
     sampling: Sampling
     generator: torch.Generator
@@ -114,13 +116,13 @@ class ChatModel:
         """
         begin = time.monotonic()
         prompts = [self._tokenize(pane) for pane in panes]
-        rows = [self._new_row(pane.sampling, len(p), pane.adapter) for p, pane in zip(prompts, panes, strict=True)]
+        rows = [self._new_row(pane.sampling, p, pane.adapter) for p, pane in zip(prompts, panes, strict=True)]
         base = next((row for row, pane in zip(rows, panes, strict=True) if pane.adapter is None), None)
         with self.decoder.batch(prompts, [pane.adapter for pane in panes]) as batch:
             logits = batch.read()
             try:
                 while True:
-                    chosen = choose(logits, [row.sampling for row in rows], [row.generator for row in rows])
+                    chosen = _choose(logits, rows)
                     texts = {i: self._extend(row, chosen[i]) for i, row in enumerate(rows) if not row.done}
                     seconds = time.monotonic() - begin
                     for index, text in texts.items():
@@ -140,13 +142,13 @@ class ChatModel:
         row.done = len(row.tokens) >= row.room
         return row.stream.step(self.loaded.tokenizer.backend_tokenizer, token) or ""
 
-    def _new_row(self, sampling: Sampling, prompt_tokens: int, adapter: str | None = None) -> _Pane:
+    def _new_row(self, sampling: Sampling, prompt: Sequence[int], adapter: str | None = None) -> _Pane:
         room = sampling.max_new_tokens
         if self._limit is not None:
-            room = min(room, self._limit - prompt_tokens)
+            room = min(room, self._limit - len(prompt))
         ends = self._ends | self._more_ends.get(adapter or "", frozenset())
         generator = torch.Generator().manual_seed(sampling.seed)
-        return _Pane(DecodeStream(skip_special_tokens=True), sampling, generator, room, ends)
+        return _Pane(prompt, DecodeStream(skip_special_tokens=True), sampling, generator, room, ends)
 
     def _tokenize(self, pane: PaneRequest) -> list[int]:
         try:
@@ -174,6 +176,11 @@ def _stamp(folder: Path) -> _Stamp:
     files = [folder / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
     found = [file.stat() for file in files if file.is_file()]
     return folder, *((state.st_ino, state.st_size, state.st_mtime_ns) for state in found)
+
+
+def _choose(logits: Tensor, rows: Sequence[_Pane]) -> list[int]:
+    so_far = [() if is_plain(row.sampling) else (*row.prompt, *row.tokens) for row in rows]
+    return choose(logits, [row.sampling for row in rows], [row.generator for row in rows], so_far)
 
 
 def _delta(index: int, text: str, row: _Pane, base: _Pane | None, seconds: float) -> Delta:

@@ -9,11 +9,16 @@ from core.data.records import Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen. `temperature` 0 takes the most likely one and ignores the rest."""
+    """How the next token is chosen. `temperature` 0 takes the most likely one; `top_p` and `top_k` (0: all) say among
+    which of the likeliest a higher one draws. `repetition_penalty` above 1 makes tokens that the conversation has
+    already less likely.
+    """
 
     max_new_tokens: int = 200
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
     seed: int = 0
 
 

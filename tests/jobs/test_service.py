@@ -259,6 +259,8 @@ def test_adapters_of_different_bases_are_not_put_side_by_side(
         ([Pane(adapter=None, messages=ASK)], {"temperature": -1.0}),
         ([Pane(adapter=None, messages=ASK)], {"top_p": 0.0}),
         ([Pane(adapter=None, messages=ASK, sampling=Sampling(top_p=2.0))], {}),
+        ([Pane(adapter=None, messages=ASK, sampling=Sampling(top_k=-1))], {}),
+        ([Pane(adapter=None, messages=ASK, sampling=Sampling(repetition_penalty=0.0))], {}),
         ([Pane(adapter="nobody", messages=ASK)], {}),
         ([Pane(adapter="/nowhere/at all", messages=ASK)], {}),
     ],

@@ -238,6 +238,17 @@ def test_each_pane_follows_its_own_sampling(chat: ChatModel, keys: list[str]) ->
         assert together == [(delta.text, delta.tokens, delta.done) for delta in chat.reply([alone], lambda: False)]
 
 
+def test_a_penalty_counts_the_prompt_and_the_answer_as_transformers_does(chat: ChatModel, tiny_folder: Path) -> None:
+    asked, penalty = pane(None, LONG), 1.7
+    prompt = chat._tokenize(asked)
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+    settings = {"do_sample": False, "max_new_tokens": 12, "repetition_penalty": penalty}
+    found = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), **settings)[0]
+    expected = chat.loaded.tokenizer.decode(found[len(prompt) :], skip_special_tokens=True)
+    plain = texts(chat, [asked])
+    assert texts(chat, [asked, asked], repetition_penalty=penalty) == [expected] * 2 != plain * 2
+
+
 def test_a_tiny_nucleus_is_greedy(chat: ChatModel) -> None:
     assert texts(chat, [pane(None, LONG)], temperature=1.0, top_p=1e-6) == texts(chat, [pane(None, LONG)])
 
@@ -257,7 +268,7 @@ def test_a_conversation_that_fills_the_model_is_refused_and_one_that_nearly_does
 
 @pytest.mark.parametrize("text", ["😀 and 👩‍👩‍👧‍👦!", "שלום, مرحبا", "日本語 text", " leading space", "a\n\n  b"])
 def test_characters_of_several_tokens_come_whole_and_all_text_comes(chat: ChatModel, text: str) -> None:
-    row = chat._new_row(Sampling(), 1)
+    row = chat._new_row(Sampling(), [1])
     tokens = chat.loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
     parts = [chat._extend(row, token) for token in tokens]
     assert "".join(parts) == text
