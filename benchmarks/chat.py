@@ -84,14 +84,17 @@ class Ours:
         """Let a pane for each adapter answer the prompt; when each token was there, counted from the beginning."""
         begin, samplings, seconds = time.perf_counter(), [Sampling(temperature=0.0)] * len(adapters), []
         generators = [torch.Generator() for _ in adapters]
-        with self.chat.decoder.batch([prompt] * len(adapters), adapters) as batch:
-            logits = batch.read()
-            answers: list[list[int]] = []
-            for number in range(tokens):
-                logits = batch.write(answers[-1]) if number else logits
-                answers.append(choose(logits, samplings, generators, [()] * len(adapters)))
-                seconds.append(time.perf_counter() - begin)
-            batch.keep([list(row) for row in zip(*answers, strict=True)])
+        decoder = self.chat.decoder
+        rows = [decoder.read(prompt, adapter) for adapter in adapters]
+        logits = torch.stack([row.logits for row in rows])
+        answers: list[list[int]] = []
+        for number in range(tokens):
+            logits = decoder.write(rows, answers[-1]) if number else logits
+            answers.append(choose(logits, samplings, generators, [()] * len(adapters)))
+            seconds.append(time.perf_counter() - begin)
+        for row in rows:
+            decoder.keep(row)
+        decoder.rest()
         return seconds
 
     def second_turn(self) -> tuple[float, float]:

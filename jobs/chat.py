@@ -1,8 +1,8 @@
 """The process that keeps a base model in memory and answers: `python -m jobs.chat --model REF`.
 
 Requests come as JSON lines on standard input and answers leave on standard output; `jobs.chat_client` says what they
-look like. The process leaves when its input ends, which it does when the app dies, and after it had nothing to do for
-a while.
+look like. Requests that come while others are being answered join them. The process leaves when its input ends, which
+it does when the app dies, and after it had nothing to do for a while.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from jobs.logs import set_up_logging
 
 if TYPE_CHECKING:
     from core.generate.chat import ChatModel
+    from core.generate.replies import Reply
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     inbox = _Inbox()
     threading.Thread(target=inbox.fill_from, args=(sys.stdin.buffer,), daemon=True).start()
     chat = _Chat(options.model, options.models_root, out, inbox)
-    while (request := inbox.next(options.idle_seconds)) is not None:
-        chat.answer(request)
+    while (request := inbox.next(0.0 if chat.is_busy else options.idle_seconds)) is not None or chat.is_busy:
+        try:
+            if request is not None:
+                chat.begin(request)
+            chat.step()
+        except BrokenPipeError:
+            log.info("Nobody listens any more")
+            return 0
     return 0
 
 
@@ -80,8 +87,10 @@ class _Inbox:
 
     def next(self, idle_seconds: float) -> dict[str, Any] | None:
         """The next request; None when there will be none, or none came for so long."""
+        if self._is_over and self._requests.empty():
+            return None
         try:
-            return self._requests.get(timeout=idle_seconds)
+            return self._requests.get(block=idle_seconds > 0, timeout=idle_seconds or None)
         except queue.Empty:
             return None
 
@@ -89,46 +98,75 @@ class _Inbox:
         """Whether the answer to this request is to stop."""
         return self._is_over or request_id in self._cancelled
 
+    def forget(self, request_id: int) -> None:
+        """The answer has ended."""
+        self._cancelled.discard(request_id)
+
 
 class _Chat:
-    """Answers one request after another, loading the model at the first."""
+    """Answers requests side by side, loading the model at the first."""
 
     def __init__(self, base: str, models_root: Path, out: BinaryIO, inbox: _Inbox) -> None:
         self._base, self._models_root = base, models_root
         self._out, self._inbox = out, inbox
         self._model: ChatModel | None = None
+        self._replies: dict[int, Reply] = {}
 
-    def answer(self, request: dict[str, Any]) -> None:
-        """Send the request's updates, and last `end` or `error`."""
+    @property
+    def is_busy(self) -> bool:
+        """Whether any request is being answered."""
+        return bool(self._replies)
+
+    def begin(self, request: dict[str, Any]) -> None:
+        """Take a request up; what is wrong with it is told, and ends it."""
         request_id: int = request["id"]
-
-        def say(kind: str, **values: Any) -> None:
-            self._out.write(orjson.dumps({"id": request_id, "kind": kind, **values}) + b"\n")
-            self._out.flush()
-
         try:
-            self._reply(request, say)
-            say("end")
-        except UserError as error:
-            log.info("Refused: %s", error, exc_info=error)
-            say("error", error=type(error).__name__, title=error.title, detail=error.detail, hint=error.hint)
+            model = self._model or self._load(lambda phase: self._say(request_id, "waiting", phase=phase))
+            self._model = model
+            self._say(request_id, "waiting", phase="reading the prompt")
+            self._replies[request_id] = model.begin([_pane(pane, model) for pane in request["panes"]])
         except BrokenPipeError:
-            log.info("Nobody listens any more")
-        except Exception as error:
-            log.exception("A reply failed because of a fault of ours")
-            title = f"The chat hit a fault of ours: {type(error).__name__}: {error}"
-            say("error", error="RunError", title=title, detail="", hint="See chat.log in the home folder")
+            raise
+        except Exception as error:  # noqa: BLE001, told to who asked
+            self._end(request_id, error)
 
-    def _reply(self, request: dict[str, Any], say: Callable[..., None]) -> None:
-        model = self._model or self._load(lambda phase: say("waiting", phase=phase))
-        self._model = model
-        if self._inbox.is_unwanted(request["id"]):
+    def step(self) -> None:
+        """Send what the next token brings to each request, and to those that it ends, `end` or `error`."""
+        model = self._model
+        if model is None:
             return
-        say("waiting", phase="reading the prompt")
-        panes = [_pane(pane, model) for pane in request["panes"]]
-        stop = lambda: self._inbox.is_unwanted(request["id"])  # noqa: E731
-        for delta in model.reply(panes, stop):
-            say("delta", delta=asdict(delta))
+        for request_id, reply in list(self._replies.items()):
+            if self._inbox.is_unwanted(request_id):
+                model.leave(reply)
+                self._end(request_id)
+        if not self._replies:
+            return
+        by_reply = {id(reply): request_id for request_id, reply in self._replies.items()}
+        for told in model.step():
+            request_id = by_reply[id(told.reply)]
+            for delta in told.deltas:
+                self._say(request_id, "delta", delta=asdict(delta))
+            if told.error is not None or told.reply.is_done:
+                self._end(request_id, told.error)
+
+    def _end(self, request_id: int, error: Exception | None = None) -> None:
+        self._replies.pop(request_id, None)
+        self._inbox.forget(request_id)
+        if error is None:
+            self._say(request_id, "end")
+        elif isinstance(error, UserError):
+            log.info("Refused: %s", error, exc_info=error)
+            kind = type(error).__name__
+            self._say(request_id, "error", error=kind, title=error.title, detail=error.detail, hint=error.hint)
+        else:
+            log.error("A reply failed because of a fault of ours", exc_info=error)
+            title = f"The chat hit a fault of ours: {type(error).__name__}: {error}"
+            hint = "See chat.log in the home folder"
+            self._say(request_id, "error", error="RunError", title=title, detail="", hint=hint)
+
+    def _say(self, request_id: int, kind: str, **values: Any) -> None:
+        self._out.write(orjson.dumps({"id": request_id, "kind": kind, **values}) + b"\n")
+        self._out.flush()
 
     def _load(self, report: Callable[[str], None]) -> ChatModel:
         from core.models.catalogue import find
@@ -142,8 +180,14 @@ class _Chat:
 
 def _pane(values: dict[str, Any], model: ChatModel) -> PaneRequest:
     adapter = model.load_adapter(Path(values["adapter"])) if values["adapter"] is not None else None
-    sampling = Sampling(**values["sampling"])
-    return PaneRequest(adapter=adapter, messages=_messages(values["messages"]), sampling=sampling)
+    return PaneRequest(
+        adapter=adapter,
+        messages=_messages(values["messages"]),
+        sampling=Sampling(**values["sampling"]),
+        stop=tuple(values["stop"]),
+        text=values["text"],
+        keeps=values["keeps"],
+    )
 
 
 def _messages(rows: Sequence[dict[str, Any]]) -> tuple[Message, ...]:

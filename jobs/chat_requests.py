@@ -20,7 +20,7 @@ def check_chat(panes: Sequence[Pane]) -> None:
     """
     if not panes:
         raise ConfigError("There is nobody to ask", hint="Add a pane")
-    if any(not pane.messages or pane.messages[-1].role != "user" for pane in panes):
+    if any(pane.text is None and (not pane.messages or pane.messages[-1].role != "user") for pane in panes):
         raise ConfigError("There is no message to answer", hint="Type one")
     for pane in panes:
         _check_sampling(pane.sampling or Sampling())

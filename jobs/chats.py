@@ -38,8 +38,7 @@ class Chats:
             if pane.adapter is not None:
                 label, base, folder = self._find_adapter(pane.adapter)
                 named.append((label, base))
-            adapter, sampling = str(folder) if folder else None, pane.sampling or Sampling()
-            requests.append(PaneRequest(adapter=adapter, messages=tuple(pane.messages), sampling=sampling))
+            requests.append(_request(pane, str(folder) if folder else None))
         base = bases.shared_base(named, base_model, self._models_root)
         return self._client.reply(base, requests)
 
@@ -56,3 +55,14 @@ class Chats:
     def _places(self) -> tuple[str, ...]:
         """The devices that no run has; beside runs on all of them, the CPU."""
         return self._store.free_devices(devices()) or (CPU,)
+
+
+def _request(pane: Pane, folder: str | None) -> PaneRequest:
+    return PaneRequest(
+        adapter=folder,
+        messages=tuple(pane.messages),
+        sampling=pane.sampling or Sampling(),
+        stop=pane.stop,
+        text=pane.text,
+        keeps=pane.keeps,
+    )

@@ -14,6 +14,7 @@ import typer
 
 from core.errors import RunError
 from jobs.flags import SWEPT, settings, typed, with_flags
+from jobs.key_commands import keys_commands
 from jobs.logs import set_up_logging
 from jobs.options import (
     ColumnsOption,
@@ -24,6 +25,7 @@ from jobs.options import (
     RunArgument,
     SkipOption,
 )
+from jobs.sessions import Session
 
 if TYPE_CHECKING:
     from core.config import RunConfig
@@ -45,6 +47,7 @@ runs_commands = typer.Typer(help="List, show, move, pause, keep, cancel and resu
 commands.add_typer(runs_commands, name="runs")
 users_commands = typer.Typer(help="Who may use a workbench that listens on a network.", rich_markup_mode=None)
 commands.add_typer(users_commands, name="users")
+commands.add_typer(keys_commands, name="keys")
 
 
 @commands.command()
@@ -66,7 +69,7 @@ def train(
 
     recipe = read_recipe(config, settings(given), Source.typed(data, dataset, columns, skip_bad_rows))
     check_output(output, must_be_new=recipe.config.method == "full")
-    with _Session(home) as service:
+    with Session(home) as service:
         service.estimate(recipe.config)  # what it refuses needs no dataset
         _follow(service, service.submit(_with_dataset(service, recipe)), json, output=output)
 
@@ -96,7 +99,7 @@ def sweep(
     several = typed(given, SWEPT)
     recipe = read_recipe(config, settings(given), Source.typed(data, dataset, columns, skip_bad_rows))
     check_output(output, must_be_new=True)
-    with _Session(home) as service:
+    with Session(home) as service:
         plan = service.sweeps.plan(recipe.config, several, budget, keeps_scale=not keep_alpha)
         tell_plan(plan)
         kept = _with_dataset(service, recipe)
@@ -157,7 +160,7 @@ def chat(
 
     given = {"base_model": model, "max_new_tokens": max_new_tokens, "seed": seed}
     options = {name: value for name, value in given.items() if value is not None}
-    with _Session(home) as service:
+    with Session(home) as service:
         try:
             print_replies(service, prompt, [None, *(adapter or [])], options, json)
         except RunError as error:
@@ -180,7 +183,7 @@ def list_runs_command(context: typer.Context, home: HomeOption = None) -> None:
 
 def list_runs(home: Path | None) -> None:
     """Print one line a run."""
-    with _Session(home) as service:
+    with Session(home) as service:
         service.settle()
         for run in service.runs():
             typer.echo(f"{run.id}  {run.state:<11}  {run.created_at:%Y-%m-%d %H:%M}  {run.name}")
@@ -194,7 +197,7 @@ def show(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -
     from core.config import to_dict
     from core.events import to_dict as event_to_dict
 
-    with _Session(home or context.obj) as service:
+    with Session(home or context.obj) as service:
         service.settle()
         run = service.run(run_id)
         events, _ = service.events(run_id)
@@ -216,7 +219,7 @@ def show(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -
 @runs_commands.command()
 def cancel(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -> None:
     """Give a run up; its last checkpoint stays."""
-    with _Session(home or context.obj) as service:
+    with Session(home or context.obj) as service:
         service.cancel_run(run_id)
         _tell_when_at_rest(service, run_id)
 
@@ -224,7 +227,7 @@ def cancel(context: typer.Context, run_id: RunArgument, home: HomeOption = None)
 @runs_commands.command()
 def pause(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -> None:
     """Let a run write a checkpoint and give the machine back, until it is resumed."""
-    with _Session(home or context.obj) as service:
+    with Session(home or context.obj) as service:
         service.pause_run(run_id)
         _tell_when_at_rest(service, run_id)
 
@@ -238,7 +241,7 @@ def move(
     home: HomeOption = None,
 ) -> None:
     """Let a run that waits come sooner or later."""
-    with _Session(home or context.obj) as service:
+    with Session(home or context.obj) as service:
         if priority is not None:
             service.set_priority(run_id, priority)
         if by:
@@ -255,7 +258,7 @@ def keep(
     home: HomeOption = None,
 ) -> None:
     """Make the adapter of what a run's last checkpoint holds, without training on."""
-    with _Session(home or context.obj) as service:
+    with Session(home or context.obj) as service:
         _, offset = service.events(run_id)
         _follow(service, service.keep_run(run_id), json, offset=offset)
 
@@ -268,7 +271,7 @@ def resume(
     home: HomeOption = None,
 ) -> None:
     """Go on from a run's last checkpoint, and follow it as `train` does."""
-    with _Session(home or context.obj) as service:
+    with Session(home or context.obj) as service:
         _, offset = service.events(run_id)
         _follow(service, service.resume_run(run_id), json, offset=offset)
 
@@ -278,7 +281,7 @@ def add_user(name: str, home: HomeOption = None) -> None:
     """Let somebody in, or change their password, which is asked for (or read from standard input, a line)."""
     asked = sys.stdin.isatty()
     password = typer.prompt("Password", hide_input=True, confirmation_prompt=True) if asked else sys.stdin.readline()
-    with _Session(home) as service:
+    with Session(home) as service:
         service.users.add(name, password.rstrip("\n"))
         typer.echo(name)
 
@@ -286,7 +289,7 @@ def add_user(name: str, home: HomeOption = None) -> None:
 @users_commands.command("list")
 def list_users(home: HomeOption = None) -> None:
     """Everybody's name, a line each."""
-    with _Session(home) as service:
+    with Session(home) as service:
         for name in service.users.names():
             typer.echo(name)
 
@@ -294,7 +297,7 @@ def list_users(home: HomeOption = None) -> None:
 @users_commands.command("remove")
 def remove_user(name: str, home: HomeOption = None) -> None:
     """Let somebody in no longer; whoever is logged in is out within a minute."""
-    with _Session(home) as service:
+    with Session(home) as service:
         service.users.remove(name)
 
 
@@ -379,20 +382,3 @@ def _tell_when_at_rest(service: Service, run_id: str) -> None:
         typer.echo(f"{run_id}  {wait_until_at_rest(service, run_id).state}")
     except RunLeft:
         raise typer.Exit(130) from None
-
-
-class _Session:
-    """A service for the length of one command, and a log that says only what matters to a terminal."""
-
-    def __init__(self, home: Path | None) -> None:
-        self._home = home
-
-    def __enter__(self) -> Service:
-        set_up_logging(logging.WARNING)
-        from jobs.service import Service
-
-        self._service = Service(self._home)
-        return self._service
-
-    def __exit__(self, *_: object) -> None:
-        self._service.close()

@@ -40,6 +40,7 @@ from jobs.probes import Probes, ProbeView
 from jobs.rates import PastRuns
 from jobs.room import require_room
 from jobs.scheduler import Scheduler
+from jobs.serving import Asked, Served, Serving
 from jobs.states import ACTIVE_STATES, ENDED_STATES, RESUMABLE_STATES, RunState, Wish
 from jobs.store import Store
 from jobs.submission import Submission
@@ -70,6 +71,7 @@ __all__ = [
     "Intake",
     "TokenProfileView",
     "Adapter",
+    "Asked",
     "ChatUpdate",
     "Cost",
     "Dataset",
@@ -90,6 +92,8 @@ __all__ = [
     "Run",
     "RunProblem",
     "RunState",
+    "Sampling",
+    "Served",
     "Service",
     "UserError",
     "Waiting",
@@ -122,7 +126,9 @@ class Service:
         self._chats = Chats(self._store, self._models_root, self._home.chat_log, self._environment)
         launcher = LocalLauncher(self._environment)
         self.users = Users(self._store)
+        self.keys = self._store.keys
         self.models = Models(self._home, self._store, self._models_root)
+        self.serving = Serving(self._store, self.models, self._chats, self._models_root)
         self.probes = Probes(self._home, self._store, self._models_root, self._environment, make_room=self._chats.leave)
         past = PastRuns(self._home, self._store)
         self.costs = Costs(self._home, self._store, self._models_root, self.probes, devices, past)

@@ -20,6 +20,7 @@ from jobs import queueing, states, tables
 from jobs.database import Database
 from jobs.home import Home
 from jobs.ids import new_id
+from jobs.keys import Keys
 from jobs.launchers.local import Worker
 from jobs.machine import CPU
 from jobs.queueing import one
@@ -36,6 +37,7 @@ class Store:
         self._clock = clock
         self._database = Database(home.database)
         self._database.migrate()
+        self.keys = Keys(self._database, clock)
 
     def close(self) -> None:
         """Give back every connection."""

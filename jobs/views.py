@@ -156,13 +156,17 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pane:
-    """One conversation of a chat. `adapter` is an adapter's id or folder; None asks the base model. Without a
-    `sampling` of its own it takes what is said for the whole chat.
+    """One conversation of a chat, or a `text` to go on with. `adapter` is an adapter's id or folder; None asks the base
+    model. Without a `sampling` of its own it takes what is said for the whole chat. `stop` and `keeps` are as in
+    `PaneRequest`.
     """
 
     adapter: str | None
     messages: tuple[Message, ...]
     sampling: Sampling | None = None
+    stop: tuple[str, ...] = ()
+    text: str | None = None
+    keeps: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

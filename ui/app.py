@@ -24,6 +24,7 @@ from core.errors import ConfigError
 from jobs.service import Service
 from ui import addresses, theme
 from ui.addresses import ICON, OwnAddresses
+from ui.api.app import Api, ServedApi
 from ui.blocks import QuietBlocks, keep_less
 from ui.guard import Guard
 from ui.login import Login, Sessions, Throttle
@@ -121,7 +122,10 @@ def launch(demo: gr.Blocks, service: Service, host: str, port: int, public_names
         public_names: what others may call this machine beside its addresses, where it is there for others; then it is
             behind a login. None where it is there for this machine alone.
     """
-    guard = [Middleware(Guard, port=port, others=own_names(host), public=public_names or ())]
+    guard = [
+        Middleware(Guard, port=port, others=own_names(host), public=public_names or ()),
+        Middleware(Api, served=ServedApi(service, is_public=public_names is not None)),
+    ]
     if public_names is not None:
         remembered = {"sessions": Sessions(service.users.stamps), "throttle": Throttle()}
         guard.append(Middleware(Login, check=service.users.are, **remembered))

@@ -1,21 +1,15 @@
-"""Keys and values of a batch that grows column by column, and of single rows kept for the next turn.
+"""Keys and values of one conversation, which grows token by token, and what of earlier ones is kept for the next turn.
 
 transformers' cache joins each new token to a copy of all before it: a step then writes the whole cache anew. Here a
 layer's keys and values lie in buffers with room ahead, and a new column goes into its place.
 
+Each row of a batch has a cache of its own, as long as its own text: rows come and go without moving each other's, there
+is no padding, and a row's keys are summed up in the same order whoever is beside it (`core.generate.joined`).
+
 What can be kept. A row's keys and values depend on its tokens and its adapter alone, so they serve again for whatever
 begins with the same tokens. That holds for attention with one key a token, as long as all keys are there: a window that
-slides lets early ones go, and a batch that has come so far is not kept. Nor is a recurrent state, nor keys whose
+slides lets early ones go, and a row that has come so far is not kept. Nor is a recurrent state, nor keys whose
 positions turn with the length of what is read (dynamic and longrope): such models compute afresh each time.
-
-Where the columns lie. Rows of a batch have conversations of different lengths, all padded on the left:
-
-    row 0   [ padding | kept        | new ]
-    row 1   [ kept                  | new ]      new: the same number of columns in each row
-
-The row with the most to compute says how many columns are new; a row that has more kept than that leaves gives the rest
-away and computes it once more, which costs nothing, as the batch is that wide in any case. So a row never has padding
-between its tokens, and lies just as it would if all were computed afresh.
 """
 
 from __future__ import annotations
@@ -137,47 +131,27 @@ class KeptRows:
         self._rows.append(best)
         return best, most
 
-    def add(self, batch: Sequence[tuple[Owner, Sequence[int], int]], cache: DynamicCache) -> None:
-        """Keep what lies in `cache`: of each row of the batch its owner, its tokens, and their first column.
+    def add(self, owner: Owner, tokens: Sequence[int], cache: DynamicCache) -> None:
+        """Keep what lies in `cache` of the row of `owner` that began with `tokens`.
 
-        They take the place of rows that they continue, and of those that have not been used for longest. Nothing is
-        kept where a layer has let keys go, or where the rows are together larger than the limit: a batch in which one
-        row is missing would compute all of them afresh.
+        It takes the place of rows that it continues, and of those that have not been used for longest. Nothing is kept
+        where a layer has let keys go, or where the row alone is larger than the limit.
         """
-        if any(layer.keys.shape[2] < layer.get_seq_length() for layer in cache.layers):
+        if not tokens or any(layer.keys.shape[2] < layer.get_seq_length() for layer in cache.layers):
             return
-        views = [
-            [(layer.keys[row, :, columns], layer.values[row, :, columns]) for layer in cache.layers]
-            for row, (_, tokens, first) in enumerate(batch)
-            for columns in [slice(first, first + len(tokens))]
-        ]
-        if sum(part.nbytes for row in views for pair in row for part in pair) > self._limit:
+        views = [(layer.keys[0, :, : len(tokens)], layer.values[0, :, : len(tokens)]) for layer in cache.layers]
+        if sum(part.nbytes for pair in views for part in pair) > self._limit:
             return
-        for (owner, tokens, _), row in zip(batch, views, strict=True):
-            new = KeptRow(owner, tuple(tokens), tuple((keys.clone(), values.clone()) for keys, values in row))
-            self._rows = [
-                old for old in self._rows if old.owner != owner or new.tokens[: len(old.tokens)] != old.tokens
-            ]
-            self._rows.append(new)
+        new = KeptRow(owner, tuple(tokens), tuple((keys.clone(), values.clone()) for keys, values in views))
+        self._rows = [old for old in self._rows if old.owner != owner or new.tokens[: len(old.tokens)] != old.tokens]
+        self._rows.append(new)
         while self.bytes > self._limit:
             del self._rows[0]
 
 
-def laid_out(kept: Sequence[tuple[KeptRow | None, int]], columns: int) -> list[Pair]:
-    """For each layer the keys and values `[rows, heads, columns, size]` that a batch begins with.
-
-    Args:
-        kept: for each row what it has kept, and how many of its first tokens are used; these end in the last column.
-    """
-    filled = [(row, used) for row, used in kept if row is not None and used]
-    layers = []
-    for at, pair in enumerate(filled[0][0].layers if filled else ()):
-        parts = []
-        for which, like in enumerate(pair):
-            all_rows = like.new_zeros(len(kept), like.shape[0], columns, like.shape[2])  # masked, but never NaN
-            for index, (row, used) in enumerate(kept):
-                if row is not None and used:
-                    all_rows[index, :, columns - used :] = row.layers[at][which][:, :used]
-            parts.append(all_rows)
-        layers.append((parts[0], parts[1]))
-    return layers
+def begun_with(config: Any, kept: KeptRow | None, tokens: int) -> DynamicCache:
+    """A growing cache for one row, which holds the first `tokens` of what is `kept`."""
+    cache = growing_cache(config)
+    for layer, (keys, values) in zip(cache.layers, kept.layers if kept is not None and tokens else (), strict=False):
+        layer.update(keys[None, :, :tokens], values[None, :, :tokens])
+    return cache

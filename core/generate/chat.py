@@ -1,8 +1,8 @@
 """Several adapters answer side by side over one base model, in one batch.
 
 Every pane is a row of the batch: the base's products are shared by all rows, each row adds its own adapter's thin
-update (`core.adapters.linear`, routing). Conversations of different lengths are padded on the left and masked, so a
-row sees only its own tokens. All panes draw from random streams of the same seed.
+update (`core.adapters.linear`, routing). All panes draw from random streams of the same seed. Requests that come while
+others are being written join them (`writing`), and what each row says is what it would say alone (`decoder`).
 
 On a CPU nothing is faster for a few rows than reading the base's weights once a token. To come nearer to that, the
 weights lie in the order in which they are read (`packed`), attention reads each key once (`attention`), the cache is
@@ -12,9 +12,7 @@ what other machines make of it, is for `benchmarks/chat.py` to say.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,29 +28,17 @@ from core.errors import UserError
 from core.generate.attention import use_grouped_attention
 from core.generate.decoder import Decoder
 from core.generate.packed import pack_linears
-from core.generate.requests import Delta, PaneRequest, Sampling
+from core.generate.replies import Pane, Reply
+from core.generate.requests import Delta, PaneRequest
 from core.generate.sampling import choose, is_plain
+from core.generate.stops import StopTexts
+from core.generate.writing import Told, Writing
 from core.models.load import load_model
 from core.models.precision import best_device, choose_precision
 
 KEPT_BYTES = 2**29  # of all panes: 23,000 tokens of the starter, 4,000 of a model of eight billion parameters
 
 _Stamp: TypeAlias = tuple[object, ...]
-
-
-@dataclass(slots=True)
-class _Pane:
-    """One row while it is being written; `room` is how many tokens it may grow to, one of `ends` is its last."""
-
-    prompt: Sequence[int]
-    stream: DecodeStream
-    sampling: Sampling
-    generator: torch.Generator
-    room: int
-    ends: frozenset[int]
-    tokens: list[int] = field(default_factory=list)
-    done: bool = False
-    differs_at: int | None = None
 
 
 class ChatModel:
@@ -75,6 +61,7 @@ class ChatModel:
         pack_linears(self.loaded.model)
         use_grouped_attention(self.loaded.model)
         self.decoder = Decoder(self.loaded, kept_bytes)
+        self._writing = Writing(self.decoder, self._advance)
         self.has_own_template = not ensure_template(self.loaded.tokenizer)
         self._ends = self._end_tokens()
         self._keys: dict[_Stamp, str] = {}
@@ -91,6 +78,7 @@ class ChatModel:
         stamp = _stamp(folder)
         key = self._keys.get(stamp)
         if key is None or not any(layer.has(key) for layer in lora_layers(self.loaded.model).values()):
+            self.decoder.rest()
             key = self._keys[stamp] = load_adapter(self.loaded.model, folder)
         self._take_template(key, saved_template(folder))
         return key
@@ -107,62 +95,99 @@ class ChatModel:
             self._templates[key] = template
             self._more_ends[key] = end_of_turn(self.loaded.tokenizer, template)
 
-    @torch.inference_mode()
-    def reply(self, panes: Sequence[PaneRequest], stop: Callable[[], bool]) -> Iterator[Delta]:
-        """Answer all panes at once, token by token, until each has ended, is full, or `stop` is true.
+    def begin(self, panes: Sequence[PaneRequest]) -> Reply:
+        """Put a request in line, to be written by the next steps beside those that are under way.
 
         Raises:
             UserError: a conversation leaves no room for an answer, or the chat template refuses it.
         """
-        begin = time.monotonic()
         prompts = [self._tokenize(pane) for pane in panes]
-        rows = [self._new_row(pane.sampling, p, pane.adapter) for p, pane in zip(prompts, panes, strict=True)]
-        base = next((row for row, pane in zip(rows, panes, strict=True) if pane.adapter is None), None)
-        with self.decoder.batch(prompts, [pane.adapter for pane in panes]) as batch:
-            logits = batch.read()
-            try:
-                while True:
-                    chosen = _choose(logits, rows)
-                    texts = {i: self._extend(row, chosen[i]) for i, row in enumerate(rows) if not row.done}
-                    seconds = time.monotonic() - begin
-                    for index, text in texts.items():
-                        yield _delta(index, text, rows[index], base, seconds)
-                    if all(row.done for row in rows) or stop():
-                        break
-                    logits = batch.write(chosen)
-            finally:
-                batch.keep([row.tokens for row in rows])
+        rows = [self._new_row(pane, prompt) for pane, prompt in zip(panes, prompts, strict=True)]
+        reply = Reply(rows)
+        self._writing.add(reply)
+        return reply
 
-    def _extend(self, row: _Pane, token: int) -> str:
-        """Append `token` to `row`; returns the text that this completes."""
+    def step(self) -> list[Told]:
+        """One more token for every row that is being written, and the first ones of a request that joins them. Each
+        request's news come together; with an error it is over.
+        """
+        return self._writing.step()
+
+    def leave(self, reply: Reply) -> None:
+        """Write no more of it."""
+        self._writing.leave(reply)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to write."""
+        return self._writing.is_idle
+
+    def reply(self, panes: Sequence[PaneRequest], stop: Callable[[], bool]) -> Iterator[Delta]:
+        """Answer all panes at once, token by token, until each has ended, is full, or `stop` is true. Steps go on for
+        all that are being written, whose news are told to nobody.
+
+        Raises:
+            UserError: as `begin`.
+        """
+        reply = self.begin(panes)
+        try:
+            while not reply.is_done:
+                for told in self.step():
+                    if told.reply is reply:
+                        if told.error is not None:
+                            raise told.error
+                        yield from told.deltas
+                if stop():
+                    return
+        finally:
+            self.leave(reply)
+
+    def _advance(self, reply: Reply, rows: Sequence[Pane], logits: Tensor) -> list[Delta]:
+        """Choose the next token of some rows of a reply by their logits `[rows, vocab]`; what is new in each."""
+        chosen = _choose(logits, rows)
+        texts = [self._extend(row, token) for row, token in zip(rows, chosen, strict=True)]
+        return [reply.delta(row, text) for row, text in zip(rows, texts, strict=True)]
+
+    def _extend(self, row: Pane, token: int) -> str:
+        """Append `token` to `row`; returns the text that this completes, up to where it has to end."""
         row.tokens.append(token)
         if token in row.ends:
-            row.done = True
-            return ""
-        row.done = len(row.tokens) >= row.room
-        return row.stream.step(self.loaded.tokenizer.backend_tokenizer, token) or ""
+            row.ended = "stop"
+            return row.stops.rest()
+        text = row.stops.add(row.stream.step(self.loaded.tokenizer.backend_tokenizer, token) or "")
+        if row.stops.is_found:
+            row.ended = "stop"
+        elif len(row.tokens) >= row.room:
+            row.ended = "length"
+            text += row.stops.rest()
+        return text
 
-    def _new_row(self, sampling: Sampling, prompt: Sequence[int], adapter: str | None = None) -> _Pane:
-        room = sampling.max_new_tokens
+    def _new_row(self, pane: PaneRequest, prompt: Sequence[int]) -> Pane:
+        room = pane.sampling.max_new_tokens
         if self._limit is not None:
             room = min(room, self._limit - len(prompt))
-        ends = self._ends | self._more_ends.get(adapter or "", frozenset())
-        generator = torch.Generator().manual_seed(sampling.seed)
-        return _Pane(prompt, DecodeStream(skip_special_tokens=True), sampling, generator, room, ends)
+        generator = torch.Generator().manual_seed(pane.sampling.seed)
+        ends = self._ends | self._more_ends.get(pane.adapter or "", frozenset())
+        return Pane(pane, prompt, DecodeStream(skip_special_tokens=True), StopTexts(pane.stop), generator, room, ends)
 
     def _tokenize(self, pane: PaneRequest) -> list[int]:
-        try:
-            template = self._templates.get(pane.adapter or "")
-            text = render(self.loaded.tokenizer, pane.messages, opening=True, template=template)
-        except Exception as error:  # a template is a program of the model's author: anything may come out of it
-            raise UserError(f"The model's chat template refused the conversation: {error}") from error
-        tokens = list(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+        text = self._rendered(pane) if pane.text is None else pane.text
+        tokens = list(self.loaded.tokenizer(text, add_special_tokens=pane.text is not None)["input_ids"])
+        if not tokens:
+            raise UserError("The prompt is empty", hint="Give a text to go on with")
         if self._limit is not None and len(tokens) >= self._limit:
             raise UserError(
                 f"The conversation is {len(tokens)} tokens long and the model reads {self._limit}",
                 hint="Clear it and start again",
             )
         return tokens
+
+    def _rendered(self, pane: PaneRequest) -> str:
+        try:
+            template = self._templates.get(pane.adapter or "")
+            return render(self.loaded.tokenizer, pane.messages, opening=True, template=template)
+        except Exception as error:  # a template is a program of the model's author: anything may come out of it
+            raise UserError(f"The model's chat template refused the conversation: {error}") from error
 
     def _end_tokens(self) -> frozenset[int]:
         """Tokens that end an answer: the tokenizer's, and those that the model's generation settings name."""
@@ -178,14 +203,7 @@ def _stamp(folder: Path) -> _Stamp:
     return folder, *((state.st_ino, state.st_size, state.st_mtime_ns) for state in found)
 
 
-def _choose(logits: Tensor, rows: Sequence[_Pane]) -> list[int]:
-    so_far = [() if is_plain(row.sampling) else (*row.prompt, *row.tokens) for row in rows]
-    return choose(logits, [row.sampling for row in rows], [row.generator for row in rows], so_far)
-
-
-def _delta(index: int, text: str, row: _Pane, base: _Pane | None, seconds: float) -> Delta:
-    """What is new in the pane `index`; `base` is the pane that shows the base model, if there is one."""
-    n = len(row.tokens)
-    if row.differs_at is None and base is not None and n <= len(base.tokens) and row.tokens[-1] != base.tokens[n - 1]:
-        row.differs_at = n
-    return Delta(pane=index, text=text, tokens=n, seconds=seconds, done=row.done, differs_at=row.differs_at)
+def _choose(logits: Tensor, rows: Sequence[Pane]) -> list[int]:
+    samplings = [row.asked.sampling for row in rows]
+    so_far = [() if is_plain(row.asked.sampling) else (*row.prompt, *row.tokens) for row in rows]
+    return choose(logits, samplings, [row.generator for row in rows], so_far)

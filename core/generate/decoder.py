@@ -1,24 +1,63 @@
-"""Conversations as a batch that is read once and then written token by token, each row with an adapter of its own.
+"""Conversations that are read one by one and written together, each with an adapter of its own.
 
-`core.generate.cache` says what is kept of a row, and where the columns of a batch lie.
+What a row says does not depend on who is beside it. Its prompt is read alone. Then it takes steps with all others that
+are being written, and each of its numbers is formed as it would be alone: attention is each row's own
+(`core.generate.joined`), and so are an adapter's thin products. What is left are the base's products, whose sums may be
+ordered in another way where there are more rows. So a step is filled up to one of a few sizes between which the order
+does not change: which these are on this machine is tried out when the model is loaded (`core.generate.equal_rows`).
+Where the model does not let its rows be joined, they take their steps one after the other.
 """
 
 from __future__ import annotations
 
+import copy
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from core.adapters.inject import lora_layers, routed
-from core.generate.cache import KeptRow, KeptRows, Owner, can_be_kept, growing_cache, laid_out
+from core.generate.cache import KeptRows, Owner, begun_with, can_be_kept
+from core.generate.equal_rows import SIZES, equal_sizes
+from core.generate.joined import JoinedCache, fill
 from core.models.load import LoadedModel
+
+MOST_ROWS = SIZES[-1]
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A conversation as far as the model has it: `tokens` are those whose keys and values lie in `cache`.
+
+    `logits` `[vocab]` are those behind the prompt, and `unread` is how many of its tokens were computed; the rest was
+    kept. `keeps` says whether it begins with what was kept of earlier rows and is kept itself.
+    """
+
+    adapter: str | None
+    owner: Owner
+    cache: DynamicCache
+    keeps: bool
+    logits: Tensor
+    unread: int
+    tokens: list[int] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """What its keys and values take."""
+        parts = [getattr(layer, name, None) for layer in self.cache.layers for name in ("keys", "values")]
+        return sum(part.nbytes for part in parts if part is not None)
+
+    def branch(self) -> Row:
+        """The same row once more, to be written on in another way."""
+        return replace(self, cache=copy.deepcopy(self.cache), tokens=list(self.tokens))
 
 
 class Decoder:
-    """A loaded model that reads and writes batches, and keeps what it computed of their rows.
+    """A loaded model that reads and writes rows, and keeps what it computed of them.
 
     Args:
         kept_bytes: how much the keys and values that are kept may take.
@@ -27,17 +66,90 @@ class Decoder:
     def __init__(self, loaded: LoadedModel, kept_bytes: int) -> None:
         self.loaded = loaded
         self.kept = KeptRows(kept_bytes if can_be_kept(loaded.model.config) else 0)
+        self._routed: tuple[str | None, ...] = ()
+        self._routing = ExitStack()
+        self.sizes = equal_sizes(self)
 
-    @contextmanager
-    def batch(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> Iterator[Batch]:
-        """A batch with a row for each prompt (at least one token) and its adapter, begun with what is kept of it.
+    @torch.inference_mode()
+    def read(self, prompt: Sequence[int], adapter: str | None, keeps: bool = True) -> Row:
+        """A row that begins with `prompt` (at least one token).
+
+        Args:
+            keeps: whether what was kept of earlier rows is used. It was computed in other portions, so that what is
+                computed behind it may differ in its last digits.
 
         Raises:
-            AdapterError: an adapter is not loaded.
+            AdapterError: the adapter is not loaded.
         """
-        are_alike = len(set(adapters)) == 1
-        with routed(self.loaded.model, adapters[:1] if are_alike else adapters, self.loaded.dtype):
-            yield Batch(self, prompts, [self._owner(adapter) for adapter in adapters])
+        self._route((adapter,))
+        owner = self._owner(adapter)
+        kept, shared = self.kept.longest(owner, prompt) if keeps else (None, 0)
+        cache = begun_with(self.loaded.model.config, kept, shared)
+        logits = self._logits(prompt[shared:], shared, cache)
+        return Row(adapter, owner, cache, keeps, logits, len(prompt) - shared, list(prompt))
+
+    @torch.inference_mode()
+    def write(self, rows: Sequence[Row], tokens: Sequence[int]) -> Tensor:
+        """Put one token behind each of at most `MOST_ROWS` rows; returns the logits `[rows, vocab]` behind it."""
+        if self.sizes:
+            logits = self.step_together(rows, tokens, next(size for size in self.sizes if size >= len(rows)))
+        else:
+            logits = torch.stack([self.step_alone(row, token) for row, token in zip(rows, tokens, strict=True)])
+        for row, token in zip(rows, tokens, strict=True):
+            row.tokens.append(token)
+        return logits
+
+    def step_together(self, rows: Sequence[Row], tokens: Sequence[int], count: int) -> Tensor:
+        """As `write`, in one pass that is filled up to `count` rows; `Row.tokens` stay as they are."""
+        self._route((*(row.adapter for row in rows), *[None] * (count - len(rows))))
+        device, joined = self.loaded.device, JoinedCache([row.cache for row in rows])
+        output = self.loaded.model(
+            input_ids=fill(torch.tensor(tokens)[:, None], count).to(device),
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),  # taken as it is, and not looked at
+            position_ids=fill(torch.tensor([len(row.tokens) for row in rows])[:, None], count).to(device),
+            past_key_values=joined,
+            use_cache=True,
+            logits_to_keep=1,
+            joined=joined,
+        )
+        logits: Tensor = output.logits[: len(rows), -1]
+        return logits
+
+    def step_alone(self, row: Row, token: int) -> Tensor:
+        """Logits `[vocab]` behind one more token of one row; `Row.tokens` stay as they are."""
+        self._route((row.adapter,))
+        return self._logits([token], len(row.tokens), row.cache)
+
+    def keep(self, row: Row) -> None:
+        """Keep what was computed of it, where it lets itself be kept."""
+        if row.keeps and not self.kept.is_off:
+            columns = min(layer.get_seq_length() for layer in row.cache.layers)  # a step that failed is left out
+            self.kept.add(row.owner, row.tokens[:columns], row.cache)
+
+    def rest(self) -> None:
+        """Leave the model as it was: before adapters are put in or taken out, and when there is nothing to write."""
+        self._routing.close()
+        self._routed = ()
+
+    def _logits(self, tokens: Sequence[int], before: int, cache: DynamicCache) -> Tensor:
+        """`[vocab]` behind `tokens` of one row, which come behind `before` others."""
+        end, device = before + len(tokens), self.loaded.device
+        output = self.loaded.model(
+            input_ids=torch.tensor([list(tokens)], device=device),
+            attention_mask=torch.ones(1, end, dtype=torch.int64, device=device),
+            position_ids=torch.arange(before, end, device=device)[None],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[0, -1]
+        return logits
+
+    def _route(self, adapters: tuple[str | None, ...]) -> None:
+        if adapters != self._routed:
+            self.rest()
+            self._routing.enter_context(routed(self.loaded.model, adapters, self.loaded.dtype))
+            self._routed = adapters
 
     def _owner(self, adapter: str | None) -> Owner:
         """What tells an adapter from another one that was loaded under the same key at another time."""
@@ -45,77 +157,3 @@ class Decoder:
             return ()
         layers = lora_layers(self.loaded.model).values()
         return tuple(weakref.ref(layer.adapters[adapter]) for layer in layers if adapter in layer.adapters)
-
-
-class Batch:
-    """The rows of one request, made by `Decoder.batch`: to be read once, then written until all are done."""
-
-    def __init__(self, decoder: Decoder, prompts: Sequence[Sequence[int]], owners: Sequence[Owner]) -> None:
-        self._decoder, self._owners = decoder, owners
-        self._prompts = [tuple(prompt) for prompt in prompts]
-        self._tokens, self._mask = _pad_left(self._prompts, decoder.loaded.device)
-        found = [decoder.kept.longest(owner, prompt) for owner, prompt in zip(owners, self._prompts, strict=True)]
-        self._unread = max(len(prompt) - shared for prompt, (_, shared) in zip(self._prompts, found, strict=True))
-        self.cache = growing_cache(decoder.loaded.model.config)
-        self._begin_with([row for row, _ in found])
-
-    def _begin_with(self, kept: Sequence[KeptRow | None]) -> None:
-        """Put what is kept of the rows into the columns before those that are to be read."""
-        used = [max(0, len(prompt) - self._unread) for prompt in self._prompts]
-        pairs = laid_out(list(zip(kept, used, strict=True)), max(used))
-        for layer, (keys, values) in zip(self.cache.layers, pairs, strict=False):
-            layer.update(keys, values)
-
-    @property
-    def unread(self) -> int:
-        """How many columns `read` computes; the rest was kept."""
-        return self._unread
-
-    def read(self) -> Tensor:
-        """Logits `[rows, vocab]` behind the prompts."""
-        return self._logits(self._tokens[:, -self._unread :])
-
-    def write(self, tokens: Sequence[int]) -> Tensor:
-        """Put one token behind each row; returns the logits `[rows, vocab]` behind it."""
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-        return self._logits(torch.tensor(tokens, device=self._mask.device)[:, None])
-
-    def keep(self, answers: Sequence[Sequence[int]]) -> None:
-        """Keep what was computed of each row: its prompt, and as much of its answer as was put behind it.
-
-        Args:
-            answers: each row's tokens, without what was written only because other rows were not done.
-        """
-        kept = self._decoder.kept
-        if kept.is_off:
-            return
-        columns = min(layer.get_seq_length() for layer in self.cache.layers)  # a step that failed is left out
-        firsts = [self._tokens.shape[1] - len(prompt) for prompt in self._prompts]
-        texts = [(*prompt, *answer) for prompt, answer in zip(self._prompts, answers, strict=True)]
-        rows = zip(self._owners, texts, firsts, strict=True)
-        kept.add([(owner, text[: columns - first], first) for owner, text, first in rows], self.cache)
-
-    def _logits(self, tokens: Tensor) -> Tensor:
-        limit = getattr(self._decoder.loaded.model.config.get_text_config(), "max_position_embeddings", None)
-        last = None if limit is None else limit - 1  # a row that is full waits there for the others
-        output = self._decoder.loaded.model(
-            input_ids=tokens,
-            attention_mask=self._mask,
-            position_ids=(self._mask.cumsum(1) - 1).clamp(0, last)[:, -tokens.shape[1] :],
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: Tensor = output.logits[:, -1]
-        return logits
-
-
-def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """`[rows, longest]` tokens and their mask (1 where a token is real). What pads is masked, so its value is free."""
-    longest = max(len(prompt) for prompt in prompts)
-    tokens = torch.zeros(len(prompts), longest, dtype=torch.int64)
-    mask = torch.zeros_like(tokens)
-    for row, prompt in enumerate(prompts):
-        tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    return tokens.to(device), mask.to(device)

@@ -14,6 +14,7 @@ from typing import Any
 from gradio.routes import App
 
 from jobs.service import Service
+from ui.api.app import ServedApi
 from ui.app import build
 
 
@@ -29,6 +30,7 @@ def routes(table: Sequence[Any]) -> Iterator[tuple[str, list[str]]]:
 
 if __name__ == "__main__":
     service = Service(Path(sys.argv[1]))
-    for path, methods in routes(App.create_app(build(service)).routes):
+    table = [*App.create_app(build(service)).routes, *ServedApi(service, is_public=True).routes]
+    for path, methods in routes(table):
         print(json.dumps({"path": path, "methods": methods}))
     service.close()

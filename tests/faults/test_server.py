@@ -34,6 +34,7 @@ BOUNDARY = "limit"
 START_SECONDS = 60.0
 WHOLE_LIMIT = "1mb"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+NO_KEYS = "There are no API keys yet"
 OPEN_TO_ALL = {LOGIN, LOGOUT, *OPEN}
 SMALL_UPLOADS = (
     "import sys, ui.app\n"
@@ -139,6 +140,7 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
     table = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     found = [(method, re.sub(r"\{[^}]*\}", "x", route["path"])) for route in table for method in route["methods"]]
     own = [addresses.static("style.css"), "/workbench/plotly.js", "/workbench/adapters/x.zip", "/nothing/is/here"]
+    assert {("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("GET", "/v1/models")} <= set(found)
     assert ("POST", "/gradio_api/upload") in found and ("GET", "/gradio_api/file=x") in found and len(found) > 60
     return sorted({*found, *(("GET", path) for path in own)})
 
@@ -215,8 +217,14 @@ def test_every_route_is_refused_to_who_is_not_logged_in(guarded: Server, routes:
     for method, path in routes:
         if path not in OPEN_TO_ALL:
             answer = guarded.ask(path, method, b"{}" if method == "POST" else b"", Content_Type="application/json")
-            said = (answer.status, answer.body)
-            assert said == (401, b"" if method == "HEAD" else b"Log in first.\n"), (method, path, said)
+            assert is_refused(answer, path, method), (method, path, answer.status, answer.body)
+
+
+def is_refused(answer: Answer, path: str, method: str = "GET") -> bool:
+    """401 and not a word more: to a page by the login, to a program by the keys."""
+    if path.startswith("/v1/"):
+        return answer.status == 401 and (method == "HEAD" or NO_KEYS in json.loads(answer.body)["error"]["message"])
+    return answer.status == 401 and answer.body == (b"" if method == "HEAD" else b"Log in first.\n")
 
 
 def test_no_method_goes_past_the_login(guarded: Server) -> None:
@@ -224,6 +232,9 @@ def test_no_method_goes_past_the_login(guarded: Server) -> None:
         for method in METHODS:
             answer = guarded.ask(path, method)
             assert answer.status == 401 and answer.body in (b"", b"Log in first.\n"), (method, path)
+    for path in ("/v1", "/v1/", "/v1/models", "/v1/x", "/v1/../config", "/v1/%2e%2e/config", "/v1//config"):
+        for method in METHODS:
+            assert guarded.ask(path, method).status == 401, (method, path)
     for path in ("/login/../config", "//config", "/login/x", "/login%2f..%2fconfig", "/LOGIN", "/gradio_api/./upload"):
         assert guarded.ask(path).status == 401, path
 

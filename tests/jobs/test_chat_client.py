@@ -134,15 +134,93 @@ def test_closing_the_iterator_stops_the_reply_and_keeps_the_process(connect: Con
     again.close()  # type: ignore[attr-defined]
 
 
-def test_one_waits_for_another_and_then_gets_its_turn(connect: Connect) -> None:
+def say(text: str) -> list[PaneRequest]:
+    return [PaneRequest(adapter=None, messages=(Message(role="user", content=text),))]
+
+
+def words(replies: Iterator[ChatUpdate]) -> Iterator[str]:
+    return (update.text for update in replies if isinstance(update, Delta))
+
+
+def test_replies_of_one_base_are_written_side_by_side(connect: Connect) -> None:
     client = connect()
-    first = client.reply("endless", [HELLO])
-    read_until_text(first)
-    second = client.reply("endless", [HELLO])
-    assert next(second) == Waiting(phase="waiting for another reply")
+    first, second = client.reply("endless", say("one")), client.reply("endless", say("two"))
+    assert next(words(first)) == "one of 1 "
+    wait_for(lambda: next(words(second)) == "two of 2 ")
+    wait_for(lambda: next(words(first)) == "one of 2 ")
+    assert list(words(client.reply("endless", say("short")))) == ["short of 3 "] * 3
     first.close()  # type: ignore[attr-defined]
-    read_until_text(second)
+    wait_for(lambda: next(words(second)) == "two of 1 ")
     second.close()  # type: ignore[attr-defined]
+
+
+def test_what_is_refused_to_one_is_nothing_to_the_others(connect: Connect) -> None:
+    client = connect()
+    other = client.reply("endless", say("on"))
+    read_until_text(other)
+    with pytest.raises(AdapterError, match="does not fit"):
+        list(client.reply("endless", say("refuse")))
+    assert next(words(other))
+    other.close()  # type: ignore[attr-defined]
+
+
+def test_another_base_waits_its_turn_and_nobody_overtakes_it(connect: Connect) -> None:
+    client = connect()
+    first = client.reply("endless", say("one"))
+    read_until_text(first)
+    other = client.reply("echo", say("other"))
+    assert next(other) == Waiting(phase="waiting for another reply")
+    late = client.reply("endless", say("late"))
+    assert next(late) == Waiting(phase="waiting for another reply")
+    process = client._process
+    first.close()  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(2) as pool:
+        late_word = pool.submit(lambda: next(words(late)))
+        assert "other" in "".join(words(other))
+        assert late_word.result(30) == "late of 1 "
+    assert client._process is not process
+    late.close()  # type: ignore[attr-defined]
+
+
+def test_who_waits_and_gives_up_is_no_longer_waited_for(connect: Connect) -> None:
+    client = connect()
+    first = client.reply("endless", say("one"))
+    read_until_text(first)
+    given_up = client.reply("echo", say("other"))
+    next(given_up)
+    given_up.close()  # type: ignore[attr-defined]
+    assert list(words(client.reply("endless", say("short"))))
+    first.close()  # type: ignore[attr-defined]
+
+
+def test_a_process_that_dies_is_told_to_all_whose_text_had_begun(connect: Connect) -> None:
+    client = connect()
+    replies = [client.reply("endless", say("on")) for _ in range(3)]
+    for reply in replies:
+        read_until_text(reply)
+    assert client._process is not None
+    os.kill(client._process._child.pid, signal.SIGKILL)
+    for reply in replies:
+        with pytest.raises(RunError, match="signal 9"):
+            list(reply)
+    assert list(words(client.reply("endless", say("short"))))
+
+
+def test_a_process_leaves_after_the_last_of_several_replies_and_who_comes_meanwhile_waits(connect: Connect) -> None:
+    client = connect()
+    replies = [client.reply("endless", say("on")) for _ in range(2)]
+    for reply in replies:
+        read_until_text(reply)
+    process = client._process
+    assert process is not None
+    client.leave("cpu")
+    late = client.reply("endless", say("short"))
+    assert next(late) == Waiting(phase="waiting for another reply")
+    replies[0].close()  # type: ignore[attr-defined]
+    assert process._child.poll() is None and next(words(replies[1]))
+    replies[1].close()  # type: ignore[attr-defined]
+    assert process._child.poll() is not None
+    assert len(list(words(late))) == 3 and client._process is not process
 
 
 def test_an_idle_process_leaves_when_a_run_needs_the_device(connect: Connect) -> None:

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig
 from transformers.cache_utils import DynamicLayer
 
-from core.generate.cache import ROOM_AHEAD, GrowingLayer, KeptRow, KeptRows, Owner, can_be_kept, growing_cache, laid_out
+from core.generate.cache import (
+    ROOM_AHEAD,
+    GrowingLayer,
+    KeptRow,
+    KeptRows,
+    Owner,
+    begun_with,
+    can_be_kept,
+    growing_cache,
+)
 from tests.core.parity.architectures import build
 
 HEADS, SIZE = 2, 4
@@ -52,11 +61,11 @@ def test_a_layer_whose_rows_were_put_in_another_order_or_cut_goes_on_from_there(
     assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
 
 
-def batch(columns: int, seed: int = 0, layers: int = 2) -> DynamicCache:
+def row(columns: int, seed: int = 0, layers: int = 2) -> DynamicCache:
     cache = DynamicCache()
     cache.layers = [GrowingLayer() for _ in range(layers)]
     for at, layer in enumerate(cache.layers):
-        layer.update(states(columns, seed + at), states(columns, seed + at + 50))
+        layer.update(states(columns, seed + at, 1), states(columns, seed + at + 50, 1))
     return cache
 
 
@@ -64,7 +73,7 @@ ROW_BYTES = 2 * 2 * HEADS * SIZE * 4  # a token's, in two layers
 
 
 def keep(kept: KeptRows, tokens: tuple[int, ...], owner: Owner = ()) -> None:
-    kept.add([(owner, tokens, 1)], batch(len(tokens) + 1))
+    kept.add(owner, tokens, row(len(tokens) + 1))
 
 
 def test_the_row_that_shares_most_with_a_prompt_is_found() -> None:
@@ -118,42 +127,26 @@ def test_a_row_larger_than_all_that_may_be_kept_is_not_kept_and_costs_no_other_i
     assert kept.longest((), (1, 2, 3))[1] == 2 and kept.bytes == 3 * ROW_BYTES
 
 
-def test_rows_of_a_batch_are_kept_together_or_not_at_all() -> None:
-    kept = KeptRows(7 * ROW_BYTES)
-    keep(kept, (1, 2, 3))
-    kept.add([((), (4,) * 4, 1), ((), (5,) * 4, 1)], batch(5))
-    assert kept.longest((), (4, 4)) == kept.longest((), (5, 5)) == (None, 0) and kept.bytes == 3 * ROW_BYTES
-    kept.add([((), (4,) * 3, 1), ((), (5,) * 3, 1)], batch(4))
-    assert kept.longest((), (4, 4))[1] == kept.longest((), (5, 5))[1] == 1 and kept.longest((), (1, 2)) == (None, 0)
-
-
-def test_what_is_kept_is_a_copy_of_the_rows_own_columns() -> None:
-    kept, cache = KeptRows(2**20), batch(6)
-    kept.add([((), (), 0), ((), (5, 6, 7), 2)], cache)
-    expected = [layer.keys[1, :, 2:5].clone() for layer in cache.layers]
+def test_what_is_kept_is_a_copy_of_the_columns_of_its_tokens() -> None:
+    kept, cache = KeptRows(2**20), row(6)
+    kept.add((), (5, 6, 7), cache)
+    expected = [layer.keys[0, :, :3].clone() for layer in cache.layers]
     for layer in cache.layers:
         layer.keys.zero_()
-    row, _ = kept.longest((), (5, 6, 7, 8))
-    assert row is not None
-    for (keys, _), wanted in zip(row.layers, expected, strict=True):
+    found, _ = kept.longest((), (5, 6, 7, 8))
+    assert found is not None
+    for (keys, _), wanted in zip(found.layers, expected, strict=True):
         assert torch.equal(keys, wanted) and keys.untyped_storage().nbytes() == keys.nbytes
 
 
-def test_rows_are_laid_out_so_that_they_end_together_behind_zeros() -> None:
-    first = KeptRow((), (1, 2, 3), tuple((states(3, at)[0], states(3, at + 9)[0]) for at in range(2)))
-    second = KeptRow((), (1, 2), tuple((states(2, at)[1], states(2, at + 9)[1]) for at in range(2)))
-    laid = laid_out([(first, 3), (None, 0), (second, 1)], 4)
-    for at in range(2):
-        for which in range(2):
-            found = laid[at][which]
-            assert found.shape == (3, HEADS, 4, SIZE)
-            assert torch.equal(found[0, :, 1:], first.layers[at][which]) and not found[0, :, 0].any()
-            assert not found[1].any()
-            assert torch.equal(found[2, :, 3:], second.layers[at][which][:, :1]) and not found[2, :, :3].any()
-
-
-def test_nothing_is_laid_out_where_nothing_is_used() -> None:
-    assert laid_out([(None, 0), (None, 0)], 0) == []
+def test_a_row_begins_with_as_much_of_what_is_kept_as_is_asked_for() -> None:
+    found = KeptRow((), (1, 2, 3), tuple((states(3, at)[0], states(3, at + 9)[0]) for at in range(2)))
+    config = build("llama").config
+    cache = begun_with(config, found, 2)
+    for layer, (keys, values) in zip(cache.layers, found.layers, strict=True):
+        assert torch.equal(layer.keys[0], keys[:, :2]) and torch.equal(layer.values[0], values[:, :2])
+    for empty in (begun_with(config, found, 0), begun_with(config, None, 0)):
+        assert empty.get_seq_length() == 0
 
 
 def test_attention_over_single_keys_can_be_kept_and_positions_that_turn_with_the_length_cannot() -> None:

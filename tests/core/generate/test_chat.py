@@ -16,7 +16,10 @@ from core.data.records import Message
 from core.data.tokens.templates import render
 from core.errors import AdapterError, ModelError, UserError
 from core.generate.chat import ChatModel
+from core.generate.decoder import MOST_ROWS
+from core.generate.replies import Reply
 from core.generate.requests import Delta, PaneRequest, Sampling
+from core.generate.writing import Told
 from core.models.load import LoadedModel
 from tests.core.tiny import VOCABULARY, adapt, tiny_llama
 
@@ -207,6 +210,87 @@ def test_stopping_ends_all_panes_after_the_token_under_way(chat: ChatModel, keys
     assert [(delta.pane, delta.tokens) for delta in seen] == [(i, n) for n in (1, 2, 3) for i in (0, 1)]
 
 
+def text_of(told: Sequence[Told], reply: Reply) -> str:
+    return "".join(delta.text for each in told if each.reply is reply for delta in each.deltas)
+
+
+def test_requests_that_join_and_leave_at_any_step_are_answered_as_alone(chat: ChatModel, keys: list[str]) -> None:
+    """Sixteen of four adapters and the base, of other lengths and samplings; to the letter, whatever is beside them."""
+    asked = [
+        replace(
+            pane((None, *keys)[at % 3], (SHORT, LONG, "Why? " * at)[at % 3] or "So?"),
+            sampling=Sampling(max_new_tokens=4 + at, temperature=0.9 * (at % 2), seed=at),
+        )
+        for at in range(16)
+    ]
+    alone = ["".join(delta.text for delta in chat.reply([one], lambda: False)) for one in asked]
+    told: list[Told] = []
+    replies = []
+    for at, one in enumerate(asked):
+        replies.append(chat.begin([one]))
+        for _ in range(at % 3):
+            told += chat.step()
+    while not chat.is_idle:
+        told += chat.step()
+    assert [text_of(told, reply) for reply in replies] == alone
+    assert len(set(alone)) > 8
+
+
+def test_no_more_rows_are_written_at_once_than_allowed_and_nobody_overtakes(chat: ChatModel) -> None:
+    replies = [chat.begin([replace(pane(None, SHORT), sampling=Sampling(max_new_tokens=40))] * 6) for _ in range(4)]
+    first: list[Reply] = []
+    while not chat.is_idle:
+        told = chat.step()
+        assert sum(len(each.deltas) for each in told) <= MOST_ROWS
+        first += [each.reply for each in told if each.reply not in first]
+    assert first == replies
+
+
+def test_answers_that_may_become_too_large_wait_for_each_other(
+    chat: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat._writing, "_most_bytes", 1)
+    replies = [chat.begin([replace(pane(None, SHORT), sampling=Sampling(max_new_tokens=3))]) for _ in range(3)]
+    for reply in replies:
+        while not reply.is_done:
+            assert {id(each.reply) for each in chat.step()} == {id(reply)}
+    assert chat.is_idle
+
+
+def test_what_is_wrong_with_one_request_is_told_to_it_alone(chat: ChatModel, keys: list[str]) -> None:
+    expected = texts(chat, [pane(keys[0], SHORT)])
+    good, bad = chat.begin([pane(keys[0], SHORT)]), chat.begin([pane("zebra", SHORT)])
+    told: list[Told] = []
+    while not chat.is_idle:
+        told += chat.step()
+    (refused,) = [each for each in told if each.reply is bad]
+    assert isinstance(refused.error, AdapterError)
+    assert text_of(told, good).startswith(expected[0])
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_an_answer_ends_before_a_stop_and_the_others_go_on(chat: ChatModel, length: int) -> None:
+    (whole,) = texts(chat, [pane(None, SHORT)])
+    stop = whole[6 : 6 + length]
+    asked = [replace(pane(None, SHORT), stop=(stop,)), pane(None, SHORT)]
+    seen = deltas(chat, asked)
+    said = ["".join(delta.text for delta in seen if delta.pane == index) for index in (0, 1)]
+    assert said == [whole[: whole.find(stop)], whole]
+    last = [[delta for delta in seen if delta.pane == index][-1] for index in (0, 1)]
+    assert [delta.ended for delta in last] == ["stop", "length"]
+    assert last[0].tokens < last[1].tokens == 12
+
+
+def test_a_text_is_gone_on_with_as_it_is_and_its_tokens_are_counted(chat: ChatModel, tiny_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    text = "Once upon a time"
+    (seen, *_) = deltas(chat, [replace(pane(None), text=text)])
+    assert seen.prompt_tokens == len(tokenizer(text)["input_ids"])
+    assert texts(chat, [replace(pane(None), text=text)]) != texts(chat, [pane(None, text)])
+    with pytest.raises(UserError, match="empty"):
+        deltas(chat, [replace(pane(None), text="")])
+
+
 def test_an_answer_that_nobody_reads_on_leaves_the_model_as_it_was(chat: ChatModel, keys: list[str]) -> None:
     expected = texts(chat, [pane(None, SHORT)])
     replies = chat.reply([long_answer(keys[0], SHORT)], lambda: False)
@@ -268,7 +352,7 @@ def test_a_conversation_that_fills_the_model_is_refused_and_one_that_nearly_does
 
 @pytest.mark.parametrize("text", ["😀 and 👩‍👩‍👧‍👦!", "שלום, مرحبا", "日本語 text", " leading space", "a\n\n  b"])
 def test_characters_of_several_tokens_come_whole_and_all_text_comes(chat: ChatModel, text: str) -> None:
-    row = chat._new_row(Sampling(), [1])
+    row = chat._new_row(pane(None, text), [1])
     tokens = chat.loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
     parts = [chat._extend(row, token) for token in tokens]
     assert "".join(parts) == text
