@@ -15,6 +15,8 @@ is kept of it but where that is measured. Ratios are taken within a round; figur
 - *first token*: from a tokenized prompt to the first token behind it, model and adapters loaded, one pane and four;
 - *second turn*: its first token in four panes, with a turn of 200 tokens before it and 20 that are new, over the same
   computed afresh;
+- *requests*: sixteen, each with a prompt of its own, four for each adapter, at once and one after another, the reading
+  of the prompts included; each writes a quarter of the tokens;
 - *floor*: what reading the base's weights once takes at the speed at which this machine reads memory, over the median
   time between two tokens.
 """
@@ -48,6 +50,7 @@ from core.models.starter import ensure_starter
 
 PANES, RANK, PROMPT_TOKENS, NEW_TOKENS, ROUNDS = 4, 16, 100, 100, 3
 TURN_TOKENS, QUESTION_TOKENS = 200, 20
+REQUESTS = 16
 READ_BYTES = 2**29
 PEFT = {"transformers": True, "transformers_16_bit_adapters": False}  # whether adapters are kept in fp32
 
@@ -80,12 +83,12 @@ class Ours:
         return torch.randint(vocabulary, (tokens,), generator=self._generator).tolist()
 
     @torch.inference_mode()
-    def write(self, prompt: list[int], adapters: Sequence[str | None], tokens: int) -> list[float]:
-        """Let a pane for each adapter answer the prompt; when each token was there, counted from the beginning."""
+    def write(self, prompts: Sequence[list[int]], adapters: Sequence[str | None], tokens: int) -> list[float]:
+        """Let a row for each adapter answer its prompt; when each token was there, counted from the beginning."""
         begin, samplings, seconds = time.perf_counter(), [Sampling(temperature=0.0)] * len(adapters), []
         generators = [torch.Generator() for _ in adapters]
         decoder = self.chat.decoder
-        rows = [decoder.read(prompt, adapter) for adapter in adapters]
+        rows = [decoder.read(prompt, adapter) for prompt, adapter in zip(prompts, adapters, strict=True)]
         logits = torch.stack([row.logits for row in rows])
         answers: list[list[int]] = []
         for number in range(tokens):
@@ -99,10 +102,19 @@ class Ours:
 
     def second_turn(self) -> tuple[float, float]:
         """The first token of a second turn in all panes: with the first one kept, and afresh."""
-        turn = self.prompt(TURN_TOKENS)
-        self.write(turn, self.keys, 1)
-        kept = self.write(turn + self.prompt(QUESTION_TOKENS), self.keys, 1)[0]
-        return kept, self.write(self.prompt(TURN_TOKENS + QUESTION_TOKENS), self.keys, 1)[0]
+        turn, panes = self.prompt(TURN_TOKENS), len(self.keys)
+        self.write([turn] * panes, self.keys, 1)
+        longer = turn + self.prompt(QUESTION_TOKENS)
+        kept = self.write([longer] * panes, self.keys, 1)[0]
+        return kept, self.write([self.prompt(TURN_TOKENS + QUESTION_TOKENS)] * panes, self.keys, 1)[0]
+
+    def requests(self, tokens: int) -> tuple[float, float]:
+        """Seconds for `REQUESTS` of all adapters at once, and for one after another."""
+        prompts = [[self.prompt(PROMPT_TOKENS) for _ in range(REQUESTS)] for _ in range(2)]
+        adapters = [self.keys[number % len(self.keys)] for number in range(REQUESTS)]
+        together = self.write(prompts[0], adapters, tokens)[-1]
+        each = [self.write([prompt], [key], tokens)[-1] for prompt, key in zip(prompts[1], adapters, strict=True)]
+        return together, sum(each)
 
 
 def transformers_side(model_folder: Path, paths: Sequence[Path], dtype: torch.dtype, *, is_wide: bool) -> Any:
@@ -148,7 +160,7 @@ def a_round(ours: Ours, theirs: dict[str, Callable[[list[int], int], float]], to
     found: dict[str, float] = {}
     rows = {"one_pane": ours.keys[:1], "four_panes": ours.keys, "base_and_three": [None, *ours.keys[1:]]}
     for name, adapters in rows.items():
-        seconds = ours.write(ours.prompt(PROMPT_TOKENS), adapters, tokens)
+        seconds = ours.write([ours.prompt(PROMPT_TOKENS)] * len(adapters), adapters, tokens)
         between = [later - sooner for sooner, later in zip(seconds, seconds[1:], strict=False)]
         found |= {
             name: seconds[-1], f"{name}_first_token": seconds[0], f"{name}_a_token": statistics.median(between)
@@ -156,6 +168,7 @@ def a_round(ours: Ours, theirs: dict[str, Callable[[list[int], int], float]], to
     for name, generate in theirs.items():
         found[name] = generate(ours.prompt(PROMPT_TOKENS), tokens)
     found["second_turn"], found["second_turn_afresh"] = ours.second_turn()
+    found["requests_at_once"], found["requests_in_turn"] = ours.requests(-(-tokens // 4))
     found["bytes_read_per_second"] = read_speed()
     return found
 
@@ -198,6 +211,7 @@ def figures_of(rounds: Sequence[dict[str, float]], bytes_a_token: int) -> dict[s
             "over_transformers": ratio(peft, "four_panes"),
             "first_token_seconds": medians["one_pane_first_token"],
             "first_token_of_four_seconds": medians["four_panes_first_token"],
+            "requests_at_once_over_in_turn": ratio("requests_in_turn", "requests_at_once"),
             "second_turn_over_afresh": ratio("second_turn", "second_turn_afresh"),
             "floor_of_one_pane": floor / medians["one_pane_a_token"],
             "floor_of_four_panes": floor / medians["four_panes_a_token"],

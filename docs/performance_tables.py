@@ -184,6 +184,8 @@ CHAT = {
     "transformers_16_bit_adapters": "the same, A and B in the base's dtype",
     "one_pane_first_token": "first token, one pane",
     "four_panes_first_token": "first token, four panes",
+    "requests_at_once": "sixteen requests at once, a quarter of the tokens each",
+    "requests_in_turn": "the same, one after another",
     "second_turn": "a second turn's first token, four panes",
     "second_turn_afresh": "the same, with all of the conversation read again",
 }
@@ -196,9 +198,10 @@ def chat(found: Results) -> list[str]:
         f"{found['new_tokens']} tokens a pane, in {found['dtype']}:\n",
         markdown(("", "seconds"), ((words, f"{seconds[name]:.3f}") for name, words in CHAT.items())),
         f"Four panes take {ratios['four_panes_over_one']:.2f} times as long as one, transformers and peft"
-        f" {ratios['over_transformers']:.1f} times as long as our four. A second turn's first token takes"
-        f" {ratios['second_turn_over_afresh']:.2f} of what it takes to read the conversation again. Of the time between"
-        f" two tokens of one pane, reading the base's weights once would take {ratios['floor_of_one_pane']:.2f}.\n",
+        f" {ratios['over_transformers']:.1f} times as long as our four. Sixteen requests at once take"
+        f" {1 / ratios['requests_at_once_over_in_turn']:.2f} of what they take one after another."
+        f" A second turn's first token takes {ratios['second_turn_over_afresh']:.2f} of what it takes to read the"
+        f" conversation again. Of the time between two tokens of one pane, reading the base's weights once would take {ratios['floor_of_one_pane']:.2f}.\n",
     ]
 
 

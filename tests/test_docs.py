@@ -83,7 +83,7 @@ def app_lines() -> list[str]:
 def test_every_command_in_the_docs_is_known_with_its_options(line: str) -> None:
     words = line.split()[1:]
     named = [word for word in words if not word.startswith("-")]
-    command = named[: 2 if named and named[0] in ("runs", "users") else 1] or ["ui"]
+    command = named[: 2 if named and named[0] in ("runs", "users", "keys") else 1] or ["ui"]
     helped = subprocess.run(
         [sys.executable, "app.py", *command, "--help"], cwd=ROOT, capture_output=True, text=True, env=wide_terminal()
     )

@@ -100,6 +100,7 @@ MADE_UP: dict[str, dict[str, Any]] = {
         "ratios": {
             "over_transformers": 5.0,
             "four_panes_over_one": 1.3,
+            "requests_at_once_over_in_turn": 4.0,
             "second_turn_over_afresh": 0.4,
             "floor_of_one_pane": 0.5,
         },

@@ -10,9 +10,11 @@ import re
 import stat
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from tests.browser.driver import App
 from tests.core.train.running import of_kind
 from tests.faults.test_adapters import said, write_adapter
 from tests.faults.test_data import Watched
+from tests.jobs.adapters_on_tiny import put_adapters
 from tests.jobs.test_commands import Terminal
 from tests.jobs.tiny_model import write_tiny_model
 from tests.jobs.waiting import wait_for
@@ -458,6 +461,48 @@ def test_a_token_is_in_no_log_no_database_no_export_and_on_no_page(
     assert len(searched) > 20 and any(name.endswith("!adapter_config.json") for name in searched)
     assert any(name.endswith("workbench.db") for name in searched) and any("worker.log" in name for name in searched)
     assert [name for name, content in searched.items() if CANARY.encode() in content or b"hf_CANARY" in content] == []
+
+
+def test_an_api_key_is_in_no_log_no_database_no_export_and_on_no_page(tmp_path: Path, tiny_model: Path) -> None:
+    """After it was used, on pages, in headers of refused requests and in their addresses."""
+    home = tmp_path / "home"
+    put_adapters(home, tiny_model, {"captain": 2})
+    terminal = Terminal(tmp_path)
+    made = terminal("keys", "add", "laptop", "--home", home)
+    key = made.out.strip()
+    assert made.code == 0 and re.fullmatch(r"lw-[\w-]{43}", key) and key not in made.err
+    app = App(home=home)
+    app.start()
+    try:
+        authorized = {"Authorization": f"Bearer {key}"}
+        body = {"model": "captain", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+        asked = urllib.request.Request(f"{app.url}/v1/chat/completions", json.dumps(body).encode(), authorized)
+        with urllib.request.urlopen(asked, timeout=120) as answer:
+            said = [answer.read(), str(answer.headers).encode()]
+        for path in ("/v1/models", "/v1/zebra", "/v1/models/zebra"):
+            with (
+                suppress(urllib.error.HTTPError),
+                urllib.request.urlopen(
+                    urllib.request.Request(f"{app.url}{path}", headers=authorized), timeout=30
+                ) as answer,
+            ):
+                said.append(answer.read())
+        pages = [fetched(f"{app.url}{path}") for path in ("/", "/runs", "/playground", "/library", "/config")]
+        service = Service(home)
+        (adapter,) = service.adapters()
+        pages += [fetched(f"{app.url}/workbench/adapters/{adapter.id}.zip")]
+        service.close()
+    finally:
+        app.stop()
+    listed = terminal("keys", "list", "--home", home)
+    assert "laptop" in listed.out and key not in listed.out + listed.err
+    random_part = key.removeprefix("lw-").encode()
+    assert len(said) > 1 and not any(random_part in text for text in (*said, *pages))
+    searched = dict(contents(tmp_path))
+    assert any(name.endswith("workbench.db") for name in searched) and any(
+        name.endswith("app.log") for name in searched
+    )
+    assert [name for name, content in searched.items() if random_part in content] == []
 
 
 def test_the_search_for_the_token_would_find_it(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import gradio as gr
 from jobs.service import Adapter, Service
 from ui import addresses, answers, markup, text
 from ui.answers import News
-from ui.pages import frame
+from ui.pages import frame, serving_card
 from ui.story import Stories
 
 # Ticked adapters make up the link of "Compare selected"; a click on Rename goes to the server with the adapter's id.
@@ -104,7 +104,8 @@ def _item(adapter: Adapter, now: datetime) -> str:
         f"{_run_link(adapter)}</p></div>"
         f'<dl class="adapter-facts">{_facts(adapter)}</dl><div class="adapter-actions">{_compare(adapter)}'
         f'<a class="as-button small download" href="{esc(addresses.adapter_zip(adapter.id))}" download>Download</a>'
-        f'{_formats(adapter)}<button class="as-button small plain rename" type="button">Rename</button></div></li>'
+        f'{_formats(adapter)}<button class="as-button small plain rename" type="button">Rename</button></div>'
+        f"{serving_card.use_from_program(adapter)}</li>"
     )
 
 
