@@ -201,7 +201,8 @@ def chat(found: Results) -> list[str]:
         f" {ratios['over_transformers']:.1f} times as long as our four. Sixteen requests at once take"
         f" {1 / ratios['requests_at_once_over_in_turn']:.2f} of what they take one after another."
         f" A second turn's first token takes {ratios['second_turn_over_afresh']:.2f} of what it takes to read the"
-        f" conversation again. Of the time between two tokens of one pane, reading the base's weights once would take {ratios['floor_of_one_pane']:.2f}.\n",
+        f" conversation again. Of the time between two tokens of one pane, reading the base's weights once would take"
+        f" {ratios['floor_of_one_pane']:.2f}.\n",
     ]
 
 

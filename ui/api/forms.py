@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.service import Delta, Served
+from ui.api.errors import ApiError
 
 
 @dataclass(slots=True)
@@ -49,8 +50,14 @@ class Completion:
         written = sum(choice.tokens for choice in self.choices)
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
+    def check(self) -> None:
+        """Raises: ApiError, where an answer has no end."""
+        if any(choice.ended is None for choice in self.choices):
+            raise ApiError(503, "The answer was cut off; ask again.")
+
     def whole(self) -> dict[str, Any]:
-        """All of it, once it is done."""
+        """All of it, once it is done. Raises: ApiError, as `check`."""
+        self.check()
         choices = [self._choice(index, choice) for index, choice in enumerate(self.choices)]
         return {**self._head("chat.completion" if self.is_chat else "text_completion", choices), "usage": self.usage}
 

@@ -22,23 +22,26 @@ async def streamed(deltas: AsyncGenerator[Delta], completion: Completion, tells_
     Raises:
         Exception: whatever came in place of the first piece.
     """
-    first = await anext(deltas)
+    first = await anext(deltas, None)
+    if first is None:
+        completion.check()
     events = _events(first, deltas, completion, tells_usage)
     return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
 async def _events(
-    first: Delta, deltas: AsyncGenerator[Delta], completion: Completion, tells_usage: bool
+    first: Delta | None, deltas: AsyncGenerator[Delta], completion: Completion, tells_usage: bool
 ) -> AsyncGenerator[bytes]:
     async with aclosing(deltas):
         for piece in completion.opening():
             yield _event(piece)
         try:
-            for piece in _taken(first, completion):
+            for piece in _taken(first, completion) if first is not None else ():
                 yield _event(piece)
             async for delta in deltas:
                 for piece in _taken(delta, completion):
                     yield _event(piece)
+            completion.check()
         except Exception as error:  # noqa: BLE001, the status has gone out; what is left is to say it here
             yield _event(told(error).body)
             return

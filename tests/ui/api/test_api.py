@@ -285,7 +285,7 @@ def test_without_keys_this_machine_needs_none_and_any_will_do(client: TestClient
 def test_as_soon_as_there_is_a_key_it_is_demanded(is_public: bool) -> None:
     client = client_of(StandInService({KEY: "mine"}), is_public)
     wrong = ["", "Bearer", "Bearer ", f"Basic {KEY}", f"Bearer {KEY}x", f"Bearer {'x' * 9999}", KEY]
-    for header in wrong[: FREE_TRIES - 1]:
+    for header in wrong:
         answer = client.get("/v1/models", headers={"Authorization": header})
         assert answer.status_code == 401 and error_of(answer)["code"] == "invalid_api_key", header
         assert answer.headers["www-authenticate"] == "Bearer" and KEY not in answer.text
