@@ -141,9 +141,15 @@ class _Chat:
 
 
 def _pane(values: dict[str, Any], model: ChatModel) -> PaneRequest:
-    adapter = model.load_adapter(Path(values["adapter"])) if values["adapter"] is not None else None
+    adapter = values["adapter"]
+    if isinstance(adapter, list):
+        adapter = tuple((model.load_adapter(Path(folder)), strength) for folder, strength in adapter)
+    elif adapter is not None:
+        adapter = model.load_adapter(Path(adapter))
     sampling = Sampling(**values["sampling"])
-    return PaneRequest(adapter=adapter, messages=_messages(values["messages"]), sampling=sampling)
+    return PaneRequest(
+        adapter=adapter, messages=_messages(values["messages"]), sampling=sampling, alternatives=values["alternatives"]
+    )
 
 
 def _messages(rows: Sequence[dict[str, Any]]) -> tuple[Message, ...]:

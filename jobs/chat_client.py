@@ -28,7 +28,7 @@ import orjson
 
 from core import errors
 from core.errors import RunError, UserError
-from core.generate.requests import Delta, PaneRequest
+from core.generate.requests import PaneRequest, delta_of
 from jobs.home import PROJECT
 from jobs.machine import CPU, only
 from jobs.views import ChatUpdate, Waiting
@@ -138,7 +138,7 @@ class ChatClient:
                     yield Waiting(phase=phase)
                 elif message["kind"] == "delta":
                     has_text = True
-                    yield Delta(**message["delta"])
+                    yield delta_of(message["delta"])
                 else:
                     is_over = True
                     _raise_if_error(message)

@@ -3,10 +3,10 @@
 transformers' cache joins each new token to a copy of all before it: a step then writes the whole cache anew. Here a
 layer's keys and values lie in buffers with room ahead, and a new column goes into its place.
 
-What can be kept. A row's keys and values depend on its tokens and its adapter alone, so they serve again for whatever
-begins with the same tokens. That holds for attention with one key a token, as long as all keys are there: a window that
-slides lets early ones go, and a batch that has come so far is not kept. Nor is a recurrent state, nor keys whose
-positions turn with the length of what is read (dynamic and longrope): such models compute afresh each time.
+What can be kept. A row's keys and values depend on its tokens and its blend of adapters, so they serve again for
+whatever begins with the same tokens. That holds for attention with one key a token, as long as all keys are there: a
+window that slides lets early ones go, and a batch that has come so far is not kept. Nor is a recurrent state, nor keys
+whose positions turn with the length of what is read (dynamic and longrope): such models compute afresh each time.
 
 Where the columns lie. Rows of a batch have conversations of different lengths, all padded on the left:
 
@@ -33,7 +33,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 ROOM_AHEAD = 256  # columns, at least
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 
-Owner: TypeAlias = tuple[ReferenceType[nn.Module], ...]  # an adapter's modules; empty for the base
+Owner: TypeAlias = tuple[tuple[ReferenceType[nn.Module], float], ...]  # adapters' modules, each with its strength
 Pair: TypeAlias = tuple[Tensor, Tensor]  # keys and values
 
 

@@ -1,8 +1,8 @@
 """Several adapters answer side by side over one base model, in one batch.
 
-Every pane is a row of the batch: the base's products are shared by all rows, each row adds its own adapter's thin
-update (`core.adapters.linear`, routing). Conversations of different lengths are padded on the left and masked, so a
-row sees only its own tokens. All panes draw from random streams of the same seed.
+Every pane is a row of the batch: the base's products are shared by all rows, each row adds the thin updates of its own
+adapters, times their strengths (`core.adapters.linear`, routing). Conversations of different lengths are padded on the
+left and masked, so a row sees only its own tokens. All panes draw from random streams of the same seed.
 
 On a CPU nothing is faster for a few rows than reading the base's weights once a token. To come nearer to that, the
 weights lie in the order in which they are read (`packed`), attention reads each key once (`attention`), the cache is
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,7 +30,8 @@ from core.errors import UserError
 from core.generate.attention import use_grouped_attention
 from core.generate.decoder import Decoder
 from core.generate.packed import pack_linears
-from core.generate.requests import Delta, PaneRequest, Sampling
+from core.generate.probabilities import base_probabilities, probabilities
+from core.generate.requests import Blend, Delta, PaneRequest, Sampling, TokenProbability
 from core.generate.sampling import choose, is_plain
 from core.models.load import load_model
 from core.models.precision import best_device, choose_precision
@@ -51,8 +52,10 @@ class _Pane:
     room: int
     ends: frozenset[int]
     tokens: list[int] = field(default_factory=list)
+    alternatives: int | None = None
     done: bool = False
     differs_at: int | None = None
+    last: Delta | None = None
 
 
 class ChatModel:
@@ -116,22 +119,40 @@ class ChatModel:
         """
         begin = time.monotonic()
         prompts = [self._tokenize(pane) for pane in panes]
-        rows = [self._new_row(pane.sampling, p, pane.adapter) for p, pane in zip(prompts, panes, strict=True)]
+        rows = [self._row_of(pane, prompt) for prompt, pane in zip(prompts, panes, strict=True)]
         base = next((row for row, pane in zip(rows, panes, strict=True) if pane.adapter is None), None)
         with self.decoder.batch(prompts, [pane.adapter for pane in panes]) as batch:
             logits = batch.read()
             try:
                 while True:
                     chosen = _choose(logits, rows)
+                    known = {i: self._known(logits[i], chosen[i], row) for i, row in enumerate(rows) if not row.done}
                     texts = {i: self._extend(row, chosen[i]) for i, row in enumerate(rows) if not row.done}
                     seconds = time.monotonic() - begin
                     for index, text in texts.items():
-                        yield _delta(index, text, rows[index], base, seconds)
+                        yield _delta(index, text, rows[index], base, seconds, known[index])
                     if all(row.done for row in rows) or stop():
                         break
                     logits = batch.write(chosen)
             finally:
                 batch.keep([row.tokens for row in rows])
+        yield from self._seen_by_base(panes, rows, stop)
+
+    def _known(self, logits: Tensor, token: int, row: _Pane) -> tuple[TokenProbability, ...]:
+        """What the row's own model holds of its next token, where that was asked for."""
+        if row.alternatives is None:
+            return ()
+        return probabilities(logits[None], [token], row.alternatives, self.loaded.tokenizer)
+
+    def _seen_by_base(
+        self, panes: Sequence[PaneRequest], rows: Sequence[_Pane], stop: Callable[[], bool]
+    ) -> Iterator[Delta]:
+        """For adapters' panes that asked for probabilities: what the base holds of their answers."""
+        for pane, row in zip(panes, rows, strict=True):
+            if pane.adapter is None or row.alternatives is None or row.last is None or stop():
+                continue
+            found = base_probabilities(self.loaded, row.prompt, row.tokens, row.alternatives)
+            yield replace(row.last, text="", probabilities=(), base_probabilities=found)
 
     def _extend(self, row: _Pane, token: int) -> str:
         """Append `token` to `row`; returns the text that this completes."""
@@ -142,17 +163,22 @@ class ChatModel:
         row.done = len(row.tokens) >= row.room
         return row.stream.step(self.loaded.tokenizer.backend_tokenizer, token) or ""
 
-    def _new_row(self, sampling: Sampling, prompt: Sequence[int], adapter: str | None = None) -> _Pane:
+    def _row_of(self, pane: PaneRequest, prompt: Sequence[int]) -> _Pane:
+        row = self._new_row(pane.sampling, prompt, pane.adapter)
+        row.alternatives = pane.alternatives
+        return row
+
+    def _new_row(self, sampling: Sampling, prompt: Sequence[int], adapter: str | Blend | None = None) -> _Pane:
         room = sampling.max_new_tokens
         if self._limit is not None:
             room = min(room, self._limit - len(prompt))
-        ends = self._ends | self._more_ends.get(adapter or "", frozenset())
+        ends = self._ends | self._more_ends.get(_leading(adapter), frozenset())
         generator = torch.Generator().manual_seed(sampling.seed)
         return _Pane(prompt, DecodeStream(skip_special_tokens=True), sampling, generator, room, ends)
 
     def _tokenize(self, pane: PaneRequest) -> list[int]:
         try:
-            template = self._templates.get(pane.adapter or "")
+            template = self._templates.get(_leading(pane.adapter))
             text = render(self.loaded.tokenizer, pane.messages, opening=True, template=template)
         except Exception as error:  # a template is a program of the model's author: anything may come out of it
             raise UserError(f"The model's chat template refused the conversation: {error}") from error
@@ -178,14 +204,32 @@ def _stamp(folder: Path) -> _Stamp:
     return folder, *((state.st_ino, state.st_size, state.st_mtime_ns) for state in found)
 
 
+def _leading(adapter: str | Blend | None) -> str:
+    """The adapter whose template a conversation follows: of a blend, the strongest one."""
+    if isinstance(adapter, tuple):
+        return max(adapter, key=lambda part: abs(part[1]), default=("", 0.0))[0]
+    return adapter or ""
+
+
 def _choose(logits: Tensor, rows: Sequence[_Pane]) -> list[int]:
     so_far = [() if is_plain(row.sampling) else (*row.prompt, *row.tokens) for row in rows]
     return choose(logits, [row.sampling for row in rows], [row.generator for row in rows], so_far)
 
 
-def _delta(index: int, text: str, row: _Pane, base: _Pane | None, seconds: float) -> Delta:
+def _delta(
+    index: int, text: str, row: _Pane, base: _Pane | None, seconds: float, known: tuple[TokenProbability, ...]
+) -> Delta:
     """What is new in the pane `index`; `base` is the pane that shows the base model, if there is one."""
     n = len(row.tokens)
     if row.differs_at is None and base is not None and n <= len(base.tokens) and row.tokens[-1] != base.tokens[n - 1]:
         row.differs_at = n
-    return Delta(pane=index, text=text, tokens=n, seconds=seconds, done=row.done, differs_at=row.differs_at)
+    row.last = Delta(
+        pane=index,
+        text=text,
+        tokens=n,
+        seconds=seconds,
+        done=row.done,
+        differs_at=row.differs_at,
+        probabilities=known,
+    )
+    return row.last

@@ -1,4 +1,4 @@
-"""Conversations as a batch that is read once and then written token by token, each row with an adapter of its own.
+"""Conversations as a batch that is read once and then written token by token, each row with adapters of its own.
 
 `core.generate.cache` says what is kept of a row, and where the columns of a batch lie.
 """
@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from core.adapters.inject import lora_layers, routed
+from core.adapters.inject import as_mix, lora_layers, routed
 from core.generate.cache import KeptRow, KeptRows, Owner, can_be_kept, growing_cache, laid_out
+from core.generate.requests import Blend
 from core.models.load import LoadedModel
 
 
@@ -29,8 +30,8 @@ class Decoder:
         self.kept = KeptRows(kept_bytes if can_be_kept(loaded.model.config) else 0)
 
     @contextmanager
-    def batch(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> Iterator[Batch]:
-        """A batch with a row for each prompt (at least one token) and its adapter, begun with what is kept of it.
+    def batch(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str | Blend | None]) -> Iterator[Batch]:
+        """A batch with a row for each prompt (at least one token) and its adapters, begun with what is kept of it.
 
         Raises:
             AdapterError: an adapter is not loaded.
@@ -39,12 +40,16 @@ class Decoder:
         with routed(self.loaded.model, adapters[:1] if are_alike else adapters, self.loaded.dtype):
             yield Batch(self, prompts, [self._owner(adapter) for adapter in adapters])
 
-    def _owner(self, adapter: str | None) -> Owner:
-        """What tells an adapter from another one that was loaded under the same key at another time."""
-        if adapter is None:
-            return ()
-        layers = lora_layers(self.loaded.model).values()
-        return tuple(weakref.ref(layer.adapters[adapter]) for layer in layers if adapter in layer.adapters)
+    def _owner(self, adapter: str | Blend | None) -> Owner:
+        """What tells a blend from others, and from one of adapters loaded under the same keys at another time."""
+        mix = as_mix(adapter)
+        layers = list(lora_layers(self.loaded.model).values()) if mix else []
+        return tuple(
+            (weakref.ref(layer.adapters[key]), strength)
+            for key, strength in mix
+            for layer in layers
+            if key in layer.adapters
+        )
 
 
 class Batch:
