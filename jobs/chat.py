@@ -179,11 +179,16 @@ class _Chat:
 
 
 def _pane(values: dict[str, Any], model: ChatModel) -> PaneRequest:
-    adapter = model.load_adapter(Path(values["adapter"])) if values["adapter"] is not None else None
+    adapter = values["adapter"]
+    if isinstance(adapter, list):
+        adapter = tuple((model.load_adapter(Path(folder)), strength) for folder, strength in adapter)
+    elif adapter is not None:
+        adapter = model.load_adapter(Path(adapter))
     return PaneRequest(
         adapter=adapter,
         messages=_messages(values["messages"]),
         sampling=Sampling(**values["sampling"]),
+        alternatives=values["alternatives"],
         stop=tuple(values["stop"]),
         text=values["text"],
         keeps=values["keeps"],

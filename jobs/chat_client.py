@@ -21,7 +21,7 @@ from typing import Any
 
 from core import errors
 from core.errors import RunError, UserError
-from core.generate.requests import Delta, PaneRequest
+from core.generate.requests import PaneRequest, delta_of
 from jobs.chat_process import ChatProcess, ProcessGone
 from jobs.machine import CPU
 from jobs.views import ChatUpdate, Waiting
@@ -149,7 +149,7 @@ class ChatClient:
                     yield Waiting(phase=phase)
                 elif message["kind"] == "delta":
                     has_text = True
-                    yield Delta(**message["delta"])
+                    yield delta_of(message["delta"])
                 else:
                     is_over = True
                     _raise_if_error(message)

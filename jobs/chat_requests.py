@@ -9,7 +9,9 @@ from core.generate.requests import Sampling
 from jobs.adapters import AdapterFacts
 from jobs.views import Pane
 
+LEAST_STRENGTH, MOST_STRENGTH = -1.0, 2.0
 MOST_PENALTY = 10.0
+MOST_ALTERNATIVES = 20
 
 
 def check_chat(panes: Sequence[Pane]) -> None:
@@ -23,7 +25,29 @@ def check_chat(panes: Sequence[Pane]) -> None:
     if any(pane.text is None and (not pane.messages or pane.messages[-1].role != "user") for pane in panes):
         raise ConfigError("There is no message to answer", hint="Type one")
     for pane in panes:
+        _check_blend(pane)
+        if pane.alternatives is not None and not 0 <= pane.alternatives <= MOST_ALTERNATIVES:
+            hint = f"Ask for 0 to {MOST_ALTERNATIVES}"
+            raise ConfigError(f"{pane.alternatives} alternatives of a token cannot be told", hint=hint)
         _check_sampling(pane.sampling or Sampling())
+
+
+def named_in(pane: Pane) -> tuple[str, ...]:
+    """The adapters that a pane names, by id or folder."""
+    if isinstance(pane.adapter, tuple):
+        return tuple(adapter for adapter, _ in pane.adapter)
+    return () if pane.adapter is None else (pane.adapter,)
+
+
+def _check_blend(pane: Pane) -> None:
+    if not isinstance(pane.adapter, tuple):
+        return
+    if len(set(named_in(pane))) < len(pane.adapter):
+        raise ConfigError("A blend names an adapter twice", hint="Add up its strengths")
+    for _, strength in pane.adapter:
+        if not LEAST_STRENGTH <= strength <= MOST_STRENGTH:
+            hint = f"It must be from {LEAST_STRENGTH:g} to {MOST_STRENGTH:g}"
+            raise ConfigError(f"The strength of an adapter is {strength}", hint=hint)
 
 
 def _check_sampling(sampling: Sampling) -> None:

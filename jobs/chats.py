@@ -10,7 +10,7 @@ from core.generate.requests import PaneRequest, Sampling
 from jobs import bases
 from jobs.adapters import require_adapter
 from jobs.chat_client import ChatClient
-from jobs.chat_requests import able_to_chat, check_chat
+from jobs.chat_requests import able_to_chat, check_chat, named_in
 from jobs.machine import CPU, devices
 from jobs.store import Store
 from jobs.views import ChatUpdate, Pane
@@ -34,11 +34,10 @@ class Chats:
         named: list[tuple[str, str]] = []
         requests = []
         for pane in panes:
-            folder = None
-            if pane.adapter is not None:
-                label, base, folder = self._find_adapter(pane.adapter)
-                named.append((label, base))
-            requests.append(_request(pane, str(folder) if folder else None))
+            found = {adapter: self._find_adapter(adapter) for adapter in named_in(pane)}
+            named += [(label, base) for label, base, _ in found.values()]
+            folders = {adapter: str(folder) for adapter, (_, _, folder) in found.items()}
+            requests.append(_request(pane, folders))
         base = bases.shared_base(named, base_model, self._models_root)
         return self._client.reply(base, requests)
 
@@ -57,11 +56,17 @@ class Chats:
         return self._store.free_devices(devices()) or (CPU,)
 
 
-def _request(pane: Pane, folder: str | None) -> PaneRequest:
+def _request(pane: Pane, folders: Mapping[str, str]) -> PaneRequest:
+    adapter = pane.adapter
+    if isinstance(adapter, tuple):
+        adapter = tuple((folders[name], strength) for name, strength in adapter)
+    elif adapter is not None:
+        adapter = folders[adapter]
     return PaneRequest(
-        adapter=folder,
+        adapter=adapter,
         messages=tuple(pane.messages),
         sampling=pane.sampling or Sampling(),
+        alternatives=pane.alternatives,
         stop=pane.stop,
         text=pane.text,
         keeps=pane.keeps,

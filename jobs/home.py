@@ -52,9 +52,18 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def opened(self) -> Path:
+        """Where checkpoints lie that were made adapters, to talk with."""
+        return self.path / "opened"
+
+    @property
     def checkpoint_step(self) -> int | None:
         """The step after which the newest checkpoint was written; None where there is none."""
-        steps = (path.name.removeprefix("step-") for path in self.path.glob("checkpoints/step-*"))
+        steps = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
         return max((int(step) for step in steps if step.isdecimal()), default=None)
 
     @property

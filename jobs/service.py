@@ -14,11 +14,12 @@ from pathlib import Path
 from core.config import RunConfig
 from core.errors import RunError, UserError
 from core.events import Event
-from core.generate.requests import Delta, Sampling
+from core.generate.requests import Blend, Delta, Sampling, TokenProbability
 from core.models.catalogue import default_models_root
 from jobs import estimates, lists, module_tree, sweeps
 from jobs.adapters import write_zip
 from jobs.chats import Chats
+from jobs.checkpoints import Checkpoint, Checkpoints
 from jobs.costs import Cost, Costs, Memory, steps_of
 from jobs.datasets import Datasets
 from jobs.exports import export_in_child
@@ -72,7 +73,9 @@ __all__ = [
     "TokenProfileView",
     "Adapter",
     "Asked",
+    "Blend",
     "ChatUpdate",
+    "Checkpoint",
     "Cost",
     "Dataset",
     "Delta",
@@ -95,6 +98,7 @@ __all__ = [
     "Sampling",
     "Served",
     "Service",
+    "TokenProbability",
     "UserError",
     "Waiting",
     "lists",
@@ -127,6 +131,7 @@ class Service:
         launcher = LocalLauncher(self._environment)
         self.users = Users(self._store)
         self.keys = self._store.keys
+        self.checkpoints = Checkpoints(self._home, self._store, self._environment)
         self.models = Models(self._home, self._store, self._models_root)
         self.serving = Serving(self._store, self.models, self._chats, self._models_root)
         self.probes = Probes(self._home, self._store, self._models_root, self._environment, make_room=self._chats.leave)
@@ -158,6 +163,7 @@ class Service:
         """End the scheduler, the chat process and whatever else is no run. Runs go on."""
         self._scheduler.close()
         self._chats.close()
+        self.checkpoints.close()
         self.probes.close()
         self.data.close()
         self.tokens.close()

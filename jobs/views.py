@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.config import Method, RunConfig, Task
 from core.data.records import Message
-from core.generate.requests import Delta, Sampling
+from core.generate.requests import Blend, Delta, Sampling
 from core.models.catalogue import ModelSource
 from core.models.shapes import LinearShape
 from jobs.states import ENDED_STATES, RESTING_STATES, RunState, Wish
@@ -156,14 +156,15 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pane:
-    """One conversation of a chat, or a `text` to go on with. `adapter` is an adapter's id or folder; None asks the base
-    model. Without a `sampling` of its own it takes what is said for the whole chat. `stop` and `keeps` are as in
-    `PaneRequest`.
+    """One conversation of a chat, or a `text` to go on with. `adapter` is an adapter's id or folder, or several of
+    these with their strengths; None asks the base model. Without a `sampling` of its own it takes what is said for the
+    whole chat; all else is as in `PaneRequest`.
     """
 
-    adapter: str | None
+    adapter: str | Blend | None
     messages: tuple[Message, ...]
     sampling: Sampling | None = None
+    alternatives: int | None = None
     stop: tuple[str, ...] = ()
     text: str | None = None
     keeps: bool = True

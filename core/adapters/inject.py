@@ -259,7 +259,7 @@ def routed(model: nn.Module, rows: Sequence[str | None | Mix], dtype: torch.dtyp
     Raises:
         AdapterError: a key names no adapter of `model`.
     """
-    mixes = tuple(_as_mix(row) for row in rows)
+    mixes = tuple(as_mix(row) for row in rows)
     for key in {key for mix in mixes for key, _ in mix}:
         require(model, key)
     layers = list(lora_layers(model).values())
@@ -275,7 +275,8 @@ def routed(model: nn.Module, rows: Sequence[str | None | Mix], dtype: torch.dtyp
             layer.active = active
 
 
-def _as_mix(row: str | None | Mix) -> Mix:
+def as_mix(row: str | None | Mix) -> Mix:
+    """What a row of `routed` may be, as adapters with their strengths; none for the base."""
     if row is None:
         return ()
     return ((row, 1.0),) if isinstance(row, str) else row

@@ -6,10 +6,10 @@ layer's keys and values lie in buffers with room ahead, and a new column goes in
 Each row of a batch has a cache of its own, as long as its own text: rows come and go without moving each other's, there
 is no padding, and a row's keys are summed up in the same order whoever is beside it (`core.generate.joined`).
 
-What can be kept. A row's keys and values depend on its tokens and its adapter alone, so they serve again for whatever
-begins with the same tokens. That holds for attention with one key a token, as long as all keys are there: a window that
-slides lets early ones go, and a row that has come so far is not kept. Nor is a recurrent state, nor keys whose
-positions turn with the length of what is read (dynamic and longrope): such models compute afresh each time.
+What can be kept. A row's keys and values depend on its tokens and its blend of adapters, so they serve again for
+whatever begins with the same tokens. That holds for attention with one key a token, as long as all keys are there: a
+window that slides lets early ones go, and a row that has come so far is not kept. Nor is a recurrent state, nor keys
+whose positions turn with the length of what is read (dynamic and longrope): such models compute afresh each time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 ROOM_AHEAD = 256  # columns, at least
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 
-Owner: TypeAlias = tuple[ReferenceType[nn.Module], ...]  # an adapter's modules; empty for the base
+Owner: TypeAlias = tuple[tuple[ReferenceType[nn.Module], float], ...]  # adapters' modules, each with its strength
 Pair: TypeAlias = tuple[Tensor, Tensor]  # keys and values
 
 

@@ -1,8 +1,9 @@
 """Several adapters answer side by side over one base model, in one batch.
 
-Every pane is a row of the batch: the base's products are shared by all rows, each row adds its own adapter's thin
-update (`core.adapters.linear`, routing). All panes draw from random streams of the same seed. Requests that come while
-others are being written join them (`writing`), and what each row says is what it would say alone (`decoder`).
+Every pane is a row of the batch: the base's products are shared by all rows, each row adds the thin updates of its own
+adapters, times their strengths (`core.adapters.linear`, routing). All panes draw from random streams of the same seed.
+Requests that come while others are being written join them (`writing`), and what each row says is what it would say
+alone (`decoder`).
 
 On a CPU nothing is faster for a few rows than reading the base's weights once a token. To come nearer to that, the
 weights lie in the order in which they are read (`packed`), attention reads each key once (`attention`), the cache is
@@ -13,6 +14,7 @@ what other machines make of it, is for `benchmarks/chat.py` to say.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,8 +30,9 @@ from core.errors import UserError
 from core.generate.attention import use_grouped_attention
 from core.generate.decoder import Decoder
 from core.generate.packed import pack_linears
+from core.generate.probabilities import base_probabilities, probabilities
 from core.generate.replies import Pane, Reply
-from core.generate.requests import Delta, PaneRequest
+from core.generate.requests import Blend, Delta, PaneRequest, TokenProbability
 from core.generate.sampling import choose, is_plain
 from core.generate.stops import StopTexts
 from core.generate.writing import Told, Writing
@@ -61,7 +64,7 @@ class ChatModel:
         pack_linears(self.loaded.model)
         use_grouped_attention(self.loaded.model)
         self.decoder = Decoder(self.loaded, kept_bytes)
-        self._writing = Writing(self.decoder, self._advance)
+        self._writing = Writing(self.decoder, self._advance, self._seen_by_base)
         self.has_own_template = not ensure_template(self.loaded.tokenizer)
         self._ends = self._end_tokens()
         self._keys: dict[_Stamp, str] = {}
@@ -145,8 +148,24 @@ class ChatModel:
     def _advance(self, reply: Reply, rows: Sequence[Pane], logits: Tensor) -> list[Delta]:
         """Choose the next token of some rows of a reply by their logits `[rows, vocab]`; what is new in each."""
         chosen = _choose(logits, rows)
+        known = [self._known(own, token, row) for own, token, row in zip(logits, chosen, rows, strict=True)]
         texts = [self._extend(row, token) for row, token in zip(rows, chosen, strict=True)]
-        return [reply.delta(row, text) for row, text in zip(rows, texts, strict=True)]
+        return [reply.delta(*news) for news in zip(rows, texts, known, strict=True)]
+
+    def _known(self, logits: Tensor, token: int, row: Pane) -> tuple[TokenProbability, ...]:
+        """What the row's own model holds of its next token, where that was asked for."""
+        if row.asked.alternatives is None:
+            return ()
+        return probabilities(logits[None], [token], row.asked.alternatives, self.loaded.tokenizer)
+
+    def _seen_by_base(self, reply: Reply) -> Iterator[Delta]:
+        """For adapters' panes that asked for probabilities: what the base holds of their answers."""
+        for pane in reply.panes:
+            alternatives = pane.asked.alternatives
+            if pane.asked.adapter is not None and alternatives is not None and pane.last is not None:
+                self.decoder.rest()
+                found = base_probabilities(self.loaded, pane.prompt, pane.tokens, alternatives)
+                yield replace(pane.last, text="", probabilities=(), base_probabilities=found)
 
     def _extend(self, row: Pane, token: int) -> str:
         """Append `token` to `row`; returns the text that this completes, up to where it has to end."""
@@ -167,7 +186,7 @@ class ChatModel:
         if self._limit is not None:
             room = min(room, self._limit - len(prompt))
         generator = torch.Generator().manual_seed(pane.sampling.seed)
-        ends = self._ends | self._more_ends.get(pane.adapter or "", frozenset())
+        ends = self._ends | self._more_ends.get(_leading(pane.adapter), frozenset())
         return Pane(pane, prompt, DecodeStream(skip_special_tokens=True), StopTexts(pane.stop), generator, room, ends)
 
     def _tokenize(self, pane: PaneRequest) -> list[int]:
@@ -184,7 +203,7 @@ class ChatModel:
 
     def _rendered(self, pane: PaneRequest) -> str:
         try:
-            template = self._templates.get(pane.adapter or "")
+            template = self._templates.get(_leading(pane.adapter))
             return render(self.loaded.tokenizer, pane.messages, opening=True, template=template)
         except Exception as error:  # a template is a program of the model's author: anything may come out of it
             raise UserError(f"The model's chat template refused the conversation: {error}") from error
@@ -201,6 +220,13 @@ def _stamp(folder: Path) -> _Stamp:
     files = [folder / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
     found = [file.stat() for file in files if file.is_file()]
     return folder, *((state.st_ino, state.st_size, state.st_mtime_ns) for state in found)
+
+
+def _leading(adapter: str | Blend | None) -> str:
+    """The adapter whose template a conversation follows: of a blend, the strongest one."""
+    if isinstance(adapter, tuple):
+        return max(adapter, key=lambda part: abs(part[1]), default=("", 0.0))[0]
+    return adapter or ""
 
 
 def _choose(logits: Tensor, rows: Sequence[Pane]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Conversations that are read one by one and written together, each with an adapter of its own.
+"""Conversations that are read one by one and written together, each with adapters of its own.
 
 What a row says does not depend on who is beside it. Its prompt is read alone. Then it takes steps with all others that
 are being written, and each of its numbers is formed as it would be alone: attention is each row's own
@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from core.adapters.inject import lora_layers, routed
+from core.adapters.inject import as_mix, lora_layers, routed
 from core.generate.cache import KeptRows, Owner, begun_with, can_be_kept
 from core.generate.equal_rows import SIZES, equal_sizes
 from core.generate.joined import JoinedCache, fill
+from core.generate.requests import Blend
 from core.models.load import LoadedModel
 
 MOST_ROWS = SIZES[-1]
@@ -37,7 +38,7 @@ class Row:
     kept. `keeps` says whether it begins with what was kept of earlier rows and is kept itself.
     """
 
-    adapter: str | None
+    adapter: str | Blend | None
     owner: Owner
     cache: DynamicCache
     keeps: bool
@@ -66,12 +67,12 @@ class Decoder:
     def __init__(self, loaded: LoadedModel, kept_bytes: int) -> None:
         self.loaded = loaded
         self.kept = KeptRows(kept_bytes if can_be_kept(loaded.model.config) else 0)
-        self._routed: tuple[str | None, ...] = ()
+        self._routed: tuple[str | Blend | None, ...] = ()
         self._routing = ExitStack()
         self.sizes = equal_sizes(self)
 
     @torch.inference_mode()
-    def read(self, prompt: Sequence[int], adapter: str | None, keeps: bool = True) -> Row:
+    def read(self, prompt: Sequence[int], adapter: str | Blend | None, keeps: bool = True) -> Row:
         """A row that begins with `prompt` (at least one token).
 
         Args:
@@ -79,7 +80,7 @@ class Decoder:
                 computed behind it may differ in its last digits.
 
         Raises:
-            AdapterError: the adapter is not loaded.
+            AdapterError: an adapter is not loaded.
         """
         self._route((adapter,))
         owner = self._owner(adapter)
@@ -145,15 +146,19 @@ class Decoder:
         logits: Tensor = output.logits[0, -1]
         return logits
 
-    def _route(self, adapters: tuple[str | None, ...]) -> None:
+    def _route(self, adapters: tuple[str | Blend | None, ...]) -> None:
         if adapters != self._routed:
             self.rest()
             self._routing.enter_context(routed(self.loaded.model, adapters, self.loaded.dtype))
             self._routed = adapters
 
-    def _owner(self, adapter: str | None) -> Owner:
-        """What tells an adapter from another one that was loaded under the same key at another time."""
-        if adapter is None:
-            return ()
-        layers = lora_layers(self.loaded.model).values()
-        return tuple(weakref.ref(layer.adapters[adapter]) for layer in layers if adapter in layer.adapters)
+    def _owner(self, adapter: str | Blend | None) -> Owner:
+        """What tells a blend from others, and from one of adapters loaded under the same keys at another time."""
+        mix = as_mix(adapter)
+        layers = list(lora_layers(self.loaded.model).values()) if mix else []
+        return tuple(
+            (weakref.ref(layer.adapters[key]), strength)
+            for key, strength in mix
+            for layer in layers
+            if key in layer.adapters
+        )

@@ -11,7 +11,7 @@ import torch
 from tokenizers.decoders import DecodeStream
 
 from core.generate.decoder import Row
-from core.generate.requests import Delta, PaneRequest
+from core.generate.requests import Delta, PaneRequest, TokenProbability
 from core.generate.stops import StopTexts
 
 
@@ -32,6 +32,7 @@ class Pane:
     tokens: list[int] = field(default_factory=list)
     ended: Literal["stop", "length"] | None = None
     differs_at: int | None = None
+    last: Delta | None = None
 
 
 class Reply:
@@ -52,19 +53,21 @@ class Reply:
         """Whether all have."""
         return not self.open_panes
 
-    def delta(self, pane: Pane, text: str) -> Delta:
+    def delta(self, pane: Pane, text: str, known: tuple[TokenProbability, ...] = ()) -> Delta:
         """What is new in `pane` with its last token."""
         n, base = len(pane.tokens), self._base
         is_ahead = base is None or n > len(base.tokens)
         if pane.differs_at is None and not is_ahead and base is not None and pane.tokens[-1] != base.tokens[n - 1]:
             pane.differs_at = n
-        return Delta(
+        pane.last = Delta(
             pane=self.panes.index(pane),
             text=text,
             tokens=n,
             seconds=time.monotonic() - self._begun,
             done=pane.ended is not None,
             differs_at=pane.differs_at,
+            probabilities=known,
             prompt_tokens=len(pane.prompt),
             ended=pane.ended,
         )
+        return pane.last

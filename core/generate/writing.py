@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,7 @@ from core.generate.requests import Delta
 WRITTEN_BYTES = 2**31
 
 Advance = Callable[[Reply, Sequence[Pane], Tensor], list[Delta]]
+Conclude = Callable[[Reply], Iterable[Delta]]
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,13 @@ class Writing:
 
     Args:
         advance: chooses the next token of some panes of a reply by their logits, and says what is new in them.
+        conclude: says what there is to say of a reply once all its panes have ended.
         most_bytes: what the keys and values of all rows may take.
     """
 
-    def __init__(self, decoder: Decoder, advance: Advance, most_bytes: int = WRITTEN_BYTES) -> None:
-        self._decoder, self._advance, self._most_bytes = decoder, advance, most_bytes
+    def __init__(self, decoder: Decoder, advance: Advance, conclude: Conclude, most_bytes: int = WRITTEN_BYTES) -> None:
+        self._decoder, self._advance, self._conclude = decoder, advance, conclude
+        self._most_bytes = most_bytes
         self._line: deque[Reply] = deque()
         self._under_way: list[Reply] = []
         self._bytes_a_token = 0.0  # not known before the first prompt was read
@@ -143,11 +146,11 @@ class Writing:
         return told
 
     def _news(self, reply: Reply, panes: Sequence[Pane], logits: Tensor) -> tuple[Delta, ...]:
-        deltas = tuple(self._advance(reply, panes, logits))
+        deltas = self._advance(reply, panes, logits)
         for pane in panes:
             if pane.ended is not None:
                 self._let_go(pane)
-        return deltas
+        return (*deltas, *(self._conclude(reply) if reply.is_done else ()))
 
     def _let_go(self, pane: Pane) -> None:
         """Keep what was computed of it for the next turn, and let its row leave."""

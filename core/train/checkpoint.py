@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core.durable import flush
+from core.errors import RunError
 from core.models.precision import Precision
 
 PRECISION_FILE = "precision.json"
@@ -126,6 +127,22 @@ def restore(
         _place(tensors, parameters, optimizer, state["step"])
         return state["step"], state["totals"], passed_over
     return 0, {}, passed_over
+
+
+def restore_parameters(checkpoint: Path, parameters: dict[str, nn.Parameter]) -> int:
+    """Put what was trained back as the folder `checkpoint` has it, without the optimizer's state; returns its step.
+
+    Raises:
+        RunError: the files are not those that were written, or not of these parameters.
+    """
+    try:
+        state, tensors = _read(checkpoint, parameters)
+    except (_Damaged, OSError, ValueError, SafetensorError) as error:
+        raise RunError(f"The checkpoint {checkpoint.name} is damaged", hint="Choose another one") from error
+    for name, parameter in parameters.items():
+        parameter.data.copy_(tensors[name])
+    step: int = state["step"]
+    return step
 
 
 def _read(path: Path, parameters: dict[str, nn.Parameter]) -> tuple[dict[str, Any], dict[str, Tensor]]:
