@@ -48,13 +48,26 @@ class RunFolder:
         return self.path / "worker.log"
 
     @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """The folders of checkpoints, the oldest first."""
+        return tuple(sorted(self.path.glob("checkpoints/step-*")))
+
+    @property
     def adapter(self) -> Path:
         return self.path / "adapter"
 
     @property
     def checkpoint_step(self) -> int | None:
         """The step after which the newest checkpoint was written; None where there is none."""
-        steps = (path.name.removeprefix("step-") for path in self.path.glob("checkpoints/step-*"))
+        steps = (path.name.removeprefix("step-") for path in self.checkpoints)
         return max((int(step) for step in steps if step.isdecimal()), default=None)
 
     @property
