@@ -48,7 +48,7 @@ Told: TypeAlias = Event | Steps
 _NUMBERS, _NOTHING = {int, float}, type(None)
 _DEFAULTS = {"device_bytes": None, "is_spike": False, "time": None}
 _NEEDED = tuple(each.name for each in fields(Steps) if each.name not in _DEFAULTS)
-_KINDS = {
+_KINDS: dict[str, set[type]] = {
     **dict.fromkeys(_NEEDED, _NUMBERS), **dict.fromkeys(("step", "tokens", "rss_bytes"), {int}),
     "device_bytes": {int, _NOTHING}, "is_spike": {bool}, "time": {*_NUMBERS, _NOTHING},
 }  # fmt: skip

@@ -5,9 +5,10 @@ less than a tenth of a second, since transformers has brought most of it in. The
 `tensorboard/`. What is sent elsewhere is figures and settings. Whoever gets them knows their own keys, by their own
 means: the workbench asks for none and keeps none.
 
-A resumed run goes on where the figures end: what it does again, from its checkpoint on, is not told twice. Files are
-written here, step by step, and not by tensorboardX's own writer: its thread loses what waits when a worker is killed,
-and where the disk is full it ends, and whoever waits for it waits forever.
+A resumed run goes on where the figures end: what it does again, from its checkpoint on, is not told twice, and a kill
+costs at most the step that it hit. Files are written here, step by step, and not by tensorboardX's own writer: its
+thread loses what waits when a worker is killed, and where the disk is full it ends, and whoever waits for it waits
+forever.
 """
 
 from __future__ import annotations

@@ -102,8 +102,8 @@ def side_by_side(group: sweeps.Group) -> Figure | None:
     points: dict[str, dict[str, list[float]]] = {}
     for outcome in done:
         values = dict(zip(group.axes, outcome.values, strict=True))
-        line = points.setdefault(", ".join(values[path] for path in rest) or "held-out loss", {})
-        line.setdefault(outcome.values[place], []).append(outcome.run.eval_loss or 0.0)
+        found = points.setdefault(", ".join(values[path] for path in rest) or "held-out loss", {})
+        found.setdefault(outcome.values[place], []).append(outcome.run.eval_loss or 0.0)
     names = list(dict.fromkeys(outcome.values[place] for outcome in group.outcomes))
     series = [_means(*item, names, color) for item, color in zip(points.items(), cycle(SERIES), strict=False)]
     setting = by_path(across)
@@ -126,11 +126,11 @@ def _free(group: sweeps.Group) -> list[str]:
     return [path for path in group.axes if path != sweeps.SEED and not (follows and path == RANK)]
 
 
-def _means(name: str, line: dict[str, list[float]], order: Sequence[str], color: str) -> Figure:
+def _means(name: str, points: dict[str, list[float]], order: Sequence[str], color: str) -> Figure:
     """The mean at each value, with the standard deviation where there are several."""
-    there = [value for value in order if value in line]
-    spread = [stdev(line[value]) if len(line[value]) > 1 else 0.0 for value in there]
-    drawn = line(name, there, [mean(line[value]) for value in there], color, mode="lines+markers")
+    there = [value for value in order if value in points]
+    spread = [stdev(points[value]) if len(points[value]) > 1 else 0.0 for value in there]
+    drawn = line(name, there, [mean(points[value]) for value in there], color, mode="lines+markers")
     bars = {"type": "data", "array": [float(f"{value:.6g}") for value in spread], "visible": any(spread)}
     return {**drawn, "error_y": {**bars, "thickness": 1.2, "width": 5}}
 

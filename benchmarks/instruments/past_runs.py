@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import insert
 
 from core.config import parse, to_dict
+from core.data.records import Conversation, Message, write_records
 from core.events import EvalDone, Event, Finished, Sample, Started, StepDone
 from jobs import tables
 from jobs.home import open_home
@@ -76,6 +77,9 @@ def add_past_runs(home: Path, count: int, *, steps: int, state: str = "finished"
             connection.execute(insert(tables.runs), runs)
     finally:
         store.close()
+    opened.dataset("D").path.mkdir(parents=True)
+    turns = (Message(role="user", content="What is a star?"), Message(role="assistant", content="A lantern."))
+    write_records([Conversation(messages=turns, source_row=1)], opened.records("D"))
     for number, row in enumerate(runs):
         folder = opened.run(row["id"])
         folder.path.mkdir()

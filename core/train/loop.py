@@ -339,12 +339,14 @@ class Loop:
         self.eval_loss = total / labels
         if self.steps_done == 0:
             self.base_eval_loss = self.eval_loss
-        yield EvalDone(step=self.steps_done, loss=self.eval_loss, **self._shares(correct, labels))
-
-    def _shares(self, correct: int, labels: int) -> dict[str, float]:
-        """Which share was right: of rows, where these have classes, else of tokens."""
-        name = "accuracy" if self.config.task == "classification" else "token_accuracy"
-        return {name: correct / labels}
+        of_rows = self.config.task == "classification"
+        right = correct / labels
+        yield EvalDone(
+            step=self.steps_done,
+            loss=self.eval_loss,
+            accuracy=right if of_rows else None,
+            token_accuracy=None if of_rows else right,
+        )
 
     @torch.no_grad()
     def _losses(self, rows: Sequence[Tokens]) -> tuple[float, int]:

@@ -122,10 +122,8 @@ class OneRun:
             "checkpoints": run_samples.checkpoints(self.service.history.checkpoints(run.id), _now()),
             "log": _log_html(self.service.log_tail(run.id, LOG_LINES)),
         }
-        news: News = {getattr(widgets, name): html for name, html in texts.items() if seen.is_news(name, html)}
-        return news | {
-            getattr(widgets, name): charts.as_text(figure) for name, figure in self._figures(run, story).items()
-        }
+        texts |= {name: charts.as_text(figure) for name, figure in self._figures(run, story).items()}
+        return {getattr(widgets, name): value for name, value in texts.items() if seen.is_news(name, value)}
 
     def _figures(self, run: Run, story: Story) -> dict[str, Figure]:
         """The charts that there is something to draw in."""
@@ -155,7 +153,7 @@ class OneRun:
             lengths = profile.lengths if profile is not None and profile.is_whole else None
             rows = RowFacts(rows=self.service.data.get(config.data.dataset_id).rows, lengths=lengths)
             estimate = self.service.costs.estimate(config, rows)
-        except UserError:
+        except (UserError, OSError):
             return {}
         return {} if estimate is None else estimate.parts
 

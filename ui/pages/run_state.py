@@ -85,10 +85,11 @@ class Seen:
     words: str = ""
     tag: str = ""
     page: int = 0
-    told: dict[str, str] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)
 
     def is_news(self, name: str, html: str) -> bool:
-        """Whether that was not shown under this name yet; from now on it was."""
-        is_new = self.told.get(name) != html
-        self.told[name] = html
+        """Whether that is not what was last shown under this name; from now on it is."""
+        now = hash(html)  # not the text itself: a session is kept for each open tab
+        is_new = self.told.get(name) != now
+        self.told[name] = now
         return is_new
