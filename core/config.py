@@ -44,6 +44,7 @@ Positive = Annotated[int, Field(ge=1)]
 Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
 Method = Literal["lora", "full", "bitfit"]
 Task = Literal["chat", "classification"]
+Tracker = Literal["none", "trackio", "wandb"]
 TrainOn = Literal["assistant", "last", "everything"]
 TemplateName = Literal["plain", "chatml", "llama3", "mistral", "gemma", "zephyr", "alpaca", "vicuna"]
 
@@ -132,11 +133,23 @@ class OptimConfig:
 
 
 @_frozen
+class SampleConfig:
+    """What the model is asked before the first step and at each evaluation, always the same (`core.train.samples`):
+    `prompts`, each as a user's message, or where there are none the beginnings of so many held-out `rows`; 0 asks
+    nothing. A classifier is asked nothing.
+    """
+
+    rows: Annotated[int, Field(ge=0, le=4)] = 2
+    prompts: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=4000)], ...], Field(max_length=4)] = ()
+
+
+@_frozen
 class RunConfig:
     """Everything a run needs to be carried out and to be repeated.
 
     `method` is what is trained: an adapter, every weight, or the biases alone (BitFit). `task` is what the model does:
-    go on with a conversation or text, or name the class that a text belongs to.
+    go on with a conversation or text, or name the class that a text belongs to. `tracker` is the service or program
+    that gets the run's figures beside the files in its own folder.
     """
 
     name: Name
@@ -147,6 +160,8 @@ class RunConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    samples: SampleConfig = field(default_factory=SampleConfig)
+    tracker: Tracker = "none"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 

@@ -77,13 +77,28 @@ class StepDone:
 @_frozen
 class EvalDone:
     """The loss on held-out rows after `step` steps; step 0 is the base model itself. `accuracy` is the share of rows
-    named right, where rows have classes.
+    named right, where rows have classes; `token_accuracy` the share of trained tokens that the model would have chosen
+    itself, each behind the true ones before it.
     """
 
     event: Literal["eval"] = "eval"
     step: int
     loss: float
     accuracy: float | None = None
+    token_accuracy: float | None = None
+
+
+@_frozen
+class Sample:
+    """What the model answers to one of the run's fixed prompts after `step` steps, greedily; `number` counts the
+    prompts from 0.
+    """
+
+    event: Literal["sample"] = "sample"
+    step: int
+    number: int
+    prompt: str
+    text: str
 
 
 @_frozen
@@ -148,7 +163,9 @@ class Failed:
     hint: str = ""
 
 
-Event: TypeAlias = Preparing | Note | Started | StepDone | EvalDone | Saved | Finished | Paused | Cancelled | Failed
+Event: TypeAlias = (
+    Preparing | Note | Started | StepDone | EvalDone | Sample | Saved | Finished | Paused | Cancelled | Failed
+)
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 

@@ -31,6 +31,7 @@ SECTIONS = {
     "profile_rows": "A dataset's health beside reading its file",
     "four_bit": "Four bits beside sixteen",
     "first_light": "The first day",
+    "pages": "Long runs and many runs on the page",
 }
 
 Results = Mapping[str, Any]

@@ -288,4 +288,5 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "profile_rows": profile_rows,
     "four_bit": four_bit,
     "first_light": figures,
+    "pages": figures,
 }

@@ -93,13 +93,17 @@ def photograph_library(page: Page, url: str) -> None:
 
 
 def photograph_runs(page: Page, url: str) -> None:
-    """The list of runs, and the newest of them."""
+    """The list of runs, the newest of them, and two compared."""
     page.goto(f"{url}/runs")
     expect(page.locator(".run-list a")).not_to_have_count(0, timeout=MINUTE)
     photograph(page, "runs")
+    ids = [str(box.get_attribute("value")) for box in page.locator(".pick").all()][:2]
     page.locator(".run-list a").first.click()
     expect(page.locator("#chart-loss .js-plotly-plot")).to_be_visible(timeout=MINUTE)
     photograph(page, "run-finished")
+    page.goto(f"{url}/runs?compare={','.join(ids)}")
+    expect(page.locator("#compared-evaluation .js-plotly-plot")).to_be_visible(timeout=MINUTE)
+    photograph(page, "runs-compared")
 
 
 def photograph_playground(page: Page, url: str) -> None:

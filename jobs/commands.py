@@ -22,15 +22,15 @@ from jobs.options import (
     DatasetOption,
     HomeOption,
     JsonOption,
-    RunArgument,
     SkipOption,
 )
-from jobs.sessions import Session
+from jobs.run_commands import runs_commands
+from jobs.sessions import Session, follow
 
 if TYPE_CHECKING:
     from core.config import RunConfig
     from jobs.recipes import Recipe
-    from jobs.service import Run, Service
+    from jobs.service import Service
 
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 7860
@@ -43,7 +43,6 @@ commands = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-runs_commands = typer.Typer(help="List, show, move, pause, keep, cancel and resume runs.", rich_markup_mode=None)
 commands.add_typer(runs_commands, name="runs")
 users_commands = typer.Typer(help="Who may use a workbench that listens on a network.", rich_markup_mode=None)
 commands.add_typer(users_commands, name="users")
@@ -71,7 +70,7 @@ def train(
     check_output(output, must_be_new=recipe.config.method == "full")
     with Session(home) as service:
         service.estimate(recipe.config)  # what it refuses needs no dataset
-        _follow(service, service.submit(_with_dataset(service, recipe)), json, output=output)
+        follow(service, service.submit(_with_dataset(service, recipe)), json, output=output)
 
 
 @commands.command()
@@ -129,21 +128,6 @@ def _with_dataset(service: Service, recipe: Recipe) -> RunConfig:
     return config
 
 
-def _follow(service: Service, run: Run, json: bool, output: Path | None = None, offset: int = 0) -> None:
-    from jobs.following import Follower, RunLeft, report_json, report_text
-
-    for active in service.machine().active_runs:
-        if active.id != run.id:
-            typer.echo(f"The run {active.name} ({active.id}) is being carried out.", err=True)
-    service.start()
-    report = report_json if json else report_text
-    try:
-        Follower(service=service, run_id=run.id, report=report, offset=offset).follow(output)
-    except RunLeft:
-        typer.echo(f"The run {run.id} goes on; see it with: runs show {run.id}", err=True)
-        raise typer.Exit(130) from None
-
-
 @commands.command()
 def chat(
     prompt: Annotated[str, typer.Option(help="What to ask.")],
@@ -165,115 +149,6 @@ def chat(
             print_replies(service, prompt, [None, *(adapter or [])], options, json)
         except RunError as error:
             raise RunFailed(error.title, error.detail, error.hint) from error
-
-
-@runs_commands.callback(invoke_without_command=True)
-def runs(context: typer.Context, home: HomeOption = None) -> None:
-    """List, show, cancel and resume runs."""
-    context.obj = home
-    if context.invoked_subcommand is None:
-        list_runs(home)
-
-
-@runs_commands.command("list")
-def list_runs_command(context: typer.Context, home: HomeOption = None) -> None:
-    """Every run, newest first."""
-    list_runs(home or context.obj)
-
-
-def list_runs(home: Path | None) -> None:
-    """Print one line a run."""
-    with Session(home) as service:
-        service.settle()
-        for run in service.runs():
-            typer.echo(f"{run.id}  {run.state:<11}  {run.created_at:%Y-%m-%d %H:%M}  {run.name}")
-
-
-@runs_commands.command()
-def show(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -> None:
-    """One run: its state, settings and last events, as one JSON object."""
-    import orjson
-
-    from core.config import to_dict
-    from core.events import to_dict as event_to_dict
-
-    with Session(home or context.obj) as service:
-        service.settle()
-        run = service.run(run_id)
-        events, _ = service.events(run_id)
-    shown = {
-        "id": run.id,
-        "state": run.state,
-        "dataset": run.dataset_name,
-        "created_at": run.created_at,
-        "started_at": run.started_at,
-        "ended_at": run.ended_at,
-        "error": run.error,
-        "adapter_id": run.adapter_id,
-        "config": to_dict(run.config),
-        "last_event": event_to_dict(events[-1]) if events else None,
-    }
-    typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
-
-
-@runs_commands.command()
-def cancel(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -> None:
-    """Give a run up; its last checkpoint stays."""
-    with Session(home or context.obj) as service:
-        service.cancel_run(run_id)
-        _tell_when_at_rest(service, run_id)
-
-
-@runs_commands.command()
-def pause(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -> None:
-    """Let a run write a checkpoint and give the machine back, until it is resumed."""
-    with Session(home or context.obj) as service:
-        service.pause_run(run_id)
-        _tell_when_at_rest(service, run_id)
-
-
-@runs_commands.command()
-def move(
-    context: typer.Context,
-    run_id: RunArgument,
-    by: Annotated[int, typer.Option(help="So many places back in the queue; below 0, forward.")] = 0,
-    priority: Annotated[int | None, typer.Option(help="0 is usual; above it comes first, below it last.")] = None,
-    home: HomeOption = None,
-) -> None:
-    """Let a run that waits come sooner or later."""
-    with Session(home or context.obj) as service:
-        if priority is not None:
-            service.set_priority(run_id, priority)
-        if by:
-            service.reorder_run(run_id, by)
-        for place, run in enumerate(service.queue(), start=1):
-            typer.echo(f"{place:>3}  {run.id}  {run.priority:>3}  {run.name}")
-
-
-@runs_commands.command()
-def keep(
-    context: typer.Context,
-    run_id: RunArgument,
-    json: JsonOption = False,
-    home: HomeOption = None,
-) -> None:
-    """Make the adapter of what a run's last checkpoint holds, without training on."""
-    with Session(home or context.obj) as service:
-        _, offset = service.events(run_id)
-        _follow(service, service.keep_run(run_id), json, offset=offset)
-
-
-@runs_commands.command()
-def resume(
-    context: typer.Context,
-    run_id: RunArgument,
-    json: JsonOption = False,
-    home: HomeOption = None,
-) -> None:
-    """Go on from a run's last checkpoint, and follow it as `train` does."""
-    with Session(home or context.obj) as service:
-        _, offset = service.events(run_id)
-        _follow(service, service.resume_run(run_id), json, offset=offset)
 
 
 @users_commands.command("add")
@@ -373,12 +248,3 @@ def bench(
     flags = [flag for flag, is_given in (("--list", list_), ("--quick", quick)) if is_given]
     command = [sys.executable, "-m", "benchmarks.suite", *([name] if name else []), *flags, *context.args]
     raise typer.Exit(subprocess.run(command, cwd=PROJECT, check=False).returncode)
-
-
-def _tell_when_at_rest(service: Service, run_id: str) -> None:
-    from jobs.following import RunLeft, wait_until_at_rest
-
-    try:
-        typer.echo(f"{run_id}  {wait_until_at_rest(service, run_id).state}")
-    except RunLeft:
-        raise typer.Exit(130) from None

@@ -24,6 +24,7 @@ from core.events import (
     Note,
     Paused,
     Preparing,
+    Sample,
     Saved,
     Started,
     StepDone,
@@ -180,7 +181,9 @@ def _line(event: Event) -> str:
             speed = f"{event.tokens / event.seconds:.0f} tokens/s" if event.seconds else ""
             return f"step {event.step}  epoch {event.epoch:.2f}  loss {event.loss:.4f}  {speed}"
         case EvalDone():
-            right = "" if event.accuracy is None else f", {event.accuracy:.1%} named right"
+            named = "" if event.accuracy is None else f", {event.accuracy:.1%} of rows right"
+            chosen = "" if event.token_accuracy is None else f", {event.token_accuracy:.1%} of tokens right"
+            right = named or chosen
             return f"held-out loss {event.loss:.4f}{right} after {event.step} steps"
         case Finished():
             return f"finished after {event.steps} steps and {event.seconds:.1f} s: {event.output}"
@@ -190,5 +193,5 @@ def _line(event: Event) -> str:
             )
         case Cancelled():
             return f"cancelled after {event.step} steps"
-        case Saved() | Failed():  # a checkpoint is no news, and a failure is said on standard error
+        case Sample() | Saved() | Failed():  # to be read on the page, no news, and said on standard error
             return ""

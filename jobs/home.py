@@ -48,6 +48,19 @@ class RunFolder:
         return self.path / "worker.log"
 
     @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoint_folders(self) -> tuple[Path, ...]:
+        """The folders of checkpoints, the oldest first."""
+        return tuple(sorted(self.path.glob("checkpoints/step-*")))
+
+    @property
     def adapter(self) -> Path:
         return self.path / "adapter"
 
@@ -63,7 +76,7 @@ class RunFolder:
     @property
     def checkpoint_step(self) -> int | None:
         """The step after which the newest checkpoint was written; None where there is none."""
-        steps = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
+        steps = (path.name.removeprefix("step-") for path in self.checkpoint_folders)
         return max((int(step) for step in steps if step.isdecimal()), default=None)
 
     @property

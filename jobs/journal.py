@@ -63,15 +63,20 @@ def read_events(path: Path, offset: int = 0) -> tuple[tuple[Event, ...], int]:
 
     A file that is not there holds nothing yet.
     """
+    lines, offset = read_lines(path, offset)
+    return tuple(event for line in lines if (event := parse_event(line)) is not None), offset
+
+
+def read_lines(path: Path, offset: int = 0) -> tuple[list[bytes], int]:
+    """The whole lines of `path` from byte `offset` on that are not empty, and the offset to go on from."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
             new = file.read()
     except FileNotFoundError:
-        return (), offset
+        return [], offset
     whole = new[: new.rfind(b"\n") + 1]
-    events = tuple(event for line in whole.split(b"\n") if line and (event := parse_event(line)) is not None)
-    return events, offset + len(whole)
+    return [line for line in whole.split(b"\n") if line], offset + len(whole)
 
 
 def parse_event(line: bytes) -> Event | None:

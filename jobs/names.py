@@ -26,9 +26,14 @@ def checked_name(text: str) -> str:
     if len(name) > LONGEST_NAME:
         hint = f"Shorten it to at most {LONGEST_NAME} characters"
         raise ConfigError(f"The name has {len(name)} characters", hint=hint, field="name")
-    if _UNPRINTABLE.search(name):
+    if not is_printable(name):
         raise ConfigError("The name holds control characters", hint="Type it anew", field="name")
     return name
+
+
+def is_printable(text: str) -> bool:
+    """Whether it holds no control characters, and none that turn the direction of text around."""
+    return _UNPRINTABLE.search(text) is None
 
 
 def file_title(path: Path) -> str:

@@ -38,7 +38,7 @@ MODULE = "jobs.prober"
 STARTING = "starting"
 KEPT = 200  # figures, the newest ones
 # What changes neither memory nor the time of a step.
-_NO_MATTER = ("name", "seed")
+_NO_MATTER = ("name", "samples", "seed", "tracker")
 _NO_MATTER_OF_OPTIM = (
     "learning_rate", "schedule", "warmup", "epochs", "steps", "weight_decay", "clip_norm", "evaluations", "checkpoints",
     "lora_plus_ratio",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from core.config import parse
+from core.config import RunConfig, parse
 from jobs.launchers.local import Worker
 from jobs.states import ACTIVE_STATES, RunState, Wish
 from jobs.views import Adapter, Dataset, Run, RunProblem
@@ -35,7 +36,7 @@ def adapter_of(row: RowMapping, home: Path) -> Adapter:
     folder, config = home / values.pop("folder"), values.pop("config")
     values |= {"targets": tuple(json.loads(values["targets"])), "created_at": _moment(values["created_at"])}
     if config is not None:
-        run = parse(json.loads(config))
+        run = _config(config)
         values |= {"method": run.method, "task": run.task}
     return Adapter(path=folder, **values)
 
@@ -62,7 +63,7 @@ def attempt_of(row: RowMapping | dict[str, Any]) -> Attempt:
 
 def run_of(row: RowMapping) -> Run:
     """A row of `runs`, joined with the names that `jobs.store` gives it."""
-    config = parse(json.loads(row["config"]))
+    config = _config(row["config"])
     problem = None
     if row["error_title"] is not None:
         problem = RunProblem(title=row["error_title"], detail=row["error_detail"], hint=row["error_hint"])
@@ -83,7 +84,15 @@ def run_of(row: RowMapping) -> Run:
         adapter_id=row["adapter_id"],
         group=row["group"],
         eval_loss=row["eval_loss"],
+        tags=tuple(json.loads(row["tags"])),
+        note=row["note"],
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _config(text: str) -> RunConfig:
+    """The config that a row holds; rows are read again and again, and a config never changes."""
+    return parse(json.loads(text))
 
 
 def _moment(seconds: float | None) -> Any:

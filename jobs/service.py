@@ -21,12 +21,15 @@ from jobs.adapters import write_zip
 from jobs.chats import Chats
 from jobs.checkpoints import Checkpoint, Checkpoints
 from jobs.costs import Cost, Costs, Memory, steps_of
+from jobs.curves import Curve
 from jobs.datasets import Datasets
 from jobs.exports import export_in_child
 from jobs.fitting import RowFacts
 from jobs.fixes import Fix
 from jobs.flags import FLAGS, Flag
 from jobs.heartbeat import silent_seconds
+from jobs.histories import Histories
+from jobs.history import Steps, Told
 from jobs.holding import holding
 from jobs.home import open_home
 from jobs.intakes import Intake
@@ -37,14 +40,17 @@ from jobs.machine import describe_machine, devices
 from jobs.models import ModelChoice, ModelFacts, Models
 from jobs.module_tree import Node
 from jobs.names import checked_name
+from jobs.notes import Notes, tags_of
 from jobs.probes import Probes, ProbeView
 from jobs.rates import PastRuns
 from jobs.room import require_room
+from jobs.saved_checkpoints import SavedCheckpoint
 from jobs.scheduler import Scheduler
 from jobs.serving import Asked, Served, Serving
 from jobs.states import ACTIVE_STATES, ENDED_STATES, RESUMABLE_STATES, RunState, Wish
 from jobs.store import Store
 from jobs.submission import Submission
+from jobs.summaries import Summary
 from jobs.taking_in import About, Guess
 from jobs.token_profiles import TokenProfiles, TokenProfileView
 from jobs.users import Users
@@ -77,6 +83,7 @@ __all__ = [
     "ChatUpdate",
     "Checkpoint",
     "Cost",
+    "Curve",
     "Dataset",
     "Delta",
     "Estimate",
@@ -96,15 +103,20 @@ __all__ = [
     "RunProblem",
     "RunState",
     "Sampling",
+    "SavedCheckpoint",
     "Served",
     "Service",
     "TokenProbability",
+    "Steps",
+    "Summary",
+    "Told",
     "UserError",
     "Waiting",
     "lists",
     "module_tree",
     "steps_of",
     "sweeps",
+    "tags_of",
 ]
 
 
@@ -139,6 +151,8 @@ class Service:
         self.costs = Costs(self._home, self._store, self._models_root, self.probes, devices, past)
         self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._leave)
         self._submission = Submission(self._store, self._models_root, self.data.check_task, self._scheduler.wake)
+        self.history = Histories(self._home, self._store)
+        self.notes = Notes(self._store)
         self.sweeps = sweeps.Sweeps(self._store, self._models_root, self._submission, self._ask_to_end)
 
     def held(self) -> AbstractContextManager[Callable[[str], None]]:

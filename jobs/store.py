@@ -200,6 +200,13 @@ class Store:
             connection.execute(update(tables.runs).filter_by(id=run_id).values(priority=priority))
         self.run(run_id)
 
+    def annotate(self, run_id: str, tags: Sequence[str], note: str) -> None:
+        """Raises: NotFound."""
+        with self._database.write() as connection:
+            values = {"tags": json.dumps(list(tags), ensure_ascii=False), "note": note}
+            connection.execute(update(tables.runs).filter_by(id=run_id).values(**values))
+        self.run(run_id)
+
     def claim(self, launch: Callable[[str, str], Worker], devices: Sequence[str] = (CPU,)) -> Attempt | None:
         """Start the most urgent of the runs that wait, of these the one that has waited longest; None where there is
         nothing to start, or every device has its run.

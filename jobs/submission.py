@@ -18,6 +18,7 @@ from jobs.home import Home
 from jobs.ids import new_id
 from jobs.room import needed_bytes, require_room
 from jobs.store import Store
+from jobs.trackers import require_installed
 from jobs.views import Run
 
 
@@ -63,6 +64,7 @@ class Submission:
         read, needed = functools.cache(read_blueprint), 0
         for config in configs:
             self.check_task(config)
+            require_installed(config.tracker)
             estimated = estimate(config, self.models_root, read)
             needed += needed_bytes(config, estimated) if estimated is not None else 0
         if needed:

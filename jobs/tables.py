@@ -45,6 +45,8 @@ runs = Table(
     Column("error_title", Text),
     Column("error_detail", Text),
     Column("error_hint", Text),
+    Column("tags", Text, nullable=False, server_default="[]"),  # a JSON list
+    Column("note", Text, nullable=False, server_default=""),
 )
 
 adapters = Table(

@@ -27,8 +27,9 @@ class RunProblem:
 class Run:
     """One run as the store knows it. Its events and log are asked for apart. `wish` is how a run that waits or is
     carried out is to end, where somebody has said so, `group` the sweep that it belongs to, and `eval_loss` what it
-    came to on rows it never saw, once it has finished. Only where one run is asked for: `silent_seconds` is how long
-    its worker has not been heard of, if that is too long, and `checkpoint_step` where a run at rest can go on.
+    came to on rows it never saw, once it has finished; `tags` and `note` are what people put down about it. Only where
+    one run is asked for: `silent_seconds` is how long its worker has not been heard of, if that is too long, and
+    `checkpoint_step` where a run at rest can go on.
     """
 
     id: str
@@ -47,6 +48,8 @@ class Run:
     adapter_id: str | None = None
     group: str | None = None
     eval_loss: float | None = None
+    tags: tuple[str, ...] = ()
+    note: str = ""
     silent_seconds: float | None = None
     checkpoint_step: int | None = None
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import orjson
 
-from core.config import parse
+from core.config import RunConfig, parse
 from core.errors import UserError
 from core.events import Event, Failed, Paused, Started
 from core.models.catalogue import default_models_root
@@ -31,6 +31,8 @@ from jobs.heartbeat import begin_heartbeat
 from jobs.home import RunFolder
 from jobs.journal import EventWriter, read_wish
 from jobs.logs import set_up_logging
+from jobs.summaries import write_summary
+from jobs.trackers import Trackers
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +49,17 @@ def main(arguments: list[str] | None = None) -> int:
         end = _carry_out(folder, journal)
         if end is not None:
             journal.write(end)
+    write_summary(folder)
     return 1 if isinstance(end, Failed) else 0
 
 
 def _carry_out(folder: RunFolder, journal: EventWriter) -> Event | None:
     """How the run ended, where it has not told so itself. What it held on the disk is given back by then."""
+    trackers: Trackers | None = None
     try:
-        stop = _Stop(folder)
-        _tell(_events(folder, stop), _Teller(journal, folder, stop))
+        config, stop = parse(orjson.loads(folder.config.read_bytes())), _Stop(folder)
+        trackers = Trackers(folder, config)
+        _tell(_events(folder, config, stop), _Teller(journal, folder, stop), trackers)
     except UserError as error:
         log.info("The run failed: %s", error, exc_info=error)
         if is_disk_full(error.__cause__ or error):
@@ -66,6 +71,9 @@ def _carry_out(folder: RunFolder, journal: EventWriter) -> Event | None:
             return disk_full(folder.path, folder.checkpoint_step or 0)
         title = f"The worker hit a fault of ours: {type(error).__name__}: {error}"
         return Failed(title=title, hint="See the log; the last lines say where")
+    finally:
+        if trackers is not None:
+            trackers.close()
     return None
 
 
@@ -76,9 +84,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _tell(events: Iterator[Event], teller: _Teller) -> None:
+def _tell(events: Iterator[Event], teller: _Teller, trackers: Trackers) -> None:
     for event in events:
         teller.tell(event)
+        for note in trackers.take(event):
+            teller.tell(note)
 
 
 class _Teller:
@@ -106,8 +116,7 @@ class _Teller:
             self._journal.write(event)
 
 
-def _events(folder: RunFolder, stop: _Stop) -> Iterator[Event]:
-    config = parse(orjson.loads(folder.config.read_bytes()))
+def _events(folder: RunFolder, config: RunConfig, stop: _Stop) -> Iterator[Event]:
     from core.data.health.near_duplicates import alike_in
     from core.data.records import read_records
     from core.train.memory import cap_memory

@@ -1,4 +1,4 @@
-"""Addresses of our own beside Gradio's: style sheet, scripts, the icon, and adapters as zip files.
+"""Addresses of our own beside Gradio's: style sheets, scripts, the icon, adapters as zip files, and runs' figures.
 
 The style sheet is linked, not given to Gradio, which would rewrite it: rules inside `@media` would come out with
 another weight than those outside, and a shorthand with a variable would be lost.
@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote
 
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 
 from core.errors import UserError
 from jobs.service import Service
@@ -27,7 +27,8 @@ PREFIX = "/workbench/"
 PLOTLY = "plotly.js"
 ICON = Path(__file__).parent / "static" / "icon.svg"
 
-_ADAPTERS = "adapters/"
+_ADAPTERS, _RUNS = "adapters/", "runs/"
+_KINDS = {"csv": "text/csv", "json": "application/json"}
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +41,11 @@ def static(name: str) -> str:
 def adapter_zip(adapter_id: str, form: str = "") -> str:
     """The address from which a browser downloads that adapter: as it was trained, or in another form."""
     return f"{PREFIX}{_ADAPTERS}{quote(adapter_id, safe='')}.zip" + (f"?to={quote(form)}" if form else "")
+
+
+def history(run_id: str, form: str) -> str:
+    """The address from which a browser downloads all figures of that run, as `csv` or `json`."""
+    return f"{PREFIX}{_RUNS}{quote(run_id, safe='')}.{form}"
 
 
 class OwnAddresses:
@@ -65,6 +71,8 @@ class OwnAddresses:
             return FileResponse(self.files[path], headers={"cache-control": "public, max-age=86400"})
         if path.startswith(_ADAPTERS) and path.endswith(".zip"):
             return await self._adapter(path.removeprefix(_ADAPTERS).removesuffix(".zip"), form)
+        if path.startswith(_RUNS) and path.endswith(tuple(f".{kind}" for kind in _KINDS)):
+            return await self._history(*path.removeprefix(_RUNS).rsplit(".", 1))
         return PlainTextResponse("There is nothing at this address.\n", 404)
 
     async def _adapter(self, adapter_id: str, form: str) -> Response:
@@ -75,6 +83,15 @@ class OwnAddresses:
             return PlainTextResponse(f"{error}\n", 404)
         kind = "application/zip" if path.suffix == ".zip" else "application/octet-stream"
         return FileResponse(path, filename=path.name, media_type=kind)
+
+    async def _history(self, run_id: str, form: str) -> Response:
+        """A run's figures. Their cells are numbers, so nothing in a table can be a formula."""
+        try:
+            pieces = await run_in_threadpool(self.service.history.export, run_id, form)
+        except UserError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+        named = {"content-disposition": f'attachment; filename="run-{run_id[-6:].lower()}.{form}"'}
+        return StreamingResponse(pieces, media_type=_KINDS[form], headers=named)
 
 
 def _plotly_script() -> Path:

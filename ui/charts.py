@@ -1,8 +1,10 @@
-"""A run's curves as plotly figures: plain dicts, since building them needs nothing of plotly's Python side.
+"""Charts on the pages, as plotly figures: plain dicts, since building them needs nothing of plotly's Python side.
 
 `gr.Plot` puts a new chart into the page at every update, which flickers and forgets the zoom (seen in the front end
 of Gradio 6.31: the chart is keyed by a counter). So a chart is a `gr.HTML` whose value is the figure and whose script
-hands it to `Plotly.react`, which moves only what changed. `uirevision` names the run: while it stays, so does a zoom.
+hands it to `Plotly.react` (`static/charts.js`), which moves only what changed. `uirevision` names what is drawn: while
+it stays, so does a zoom. Smoothing, a logarithmic axis and what is across are the browser's own, without a word to the
+server: what a figure allows of it stands in the `meta` of its series and layout. `ui.run_charts` has a run's figures.
 
 Text and grid lines get their colors from `style.css`, by which one figure suits the light and the dark. The series'
 colors are Okabe and Ito's, which color-blind people can tell apart.
@@ -11,7 +13,7 @@ colors are Okabe and Ito's, which color-blind people can tell apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, cycle
+from itertools import cycle
 from statistics import mean, stdev
 from typing import Any, TypeAlias
 
@@ -22,7 +24,6 @@ from core.sweep import RANK, TARGETS, value_of
 from jobs.service import sweeps
 from ui import addresses
 from ui.settings import by_path
-from ui.story import Curve, Story
 
 Figure: TypeAlias = dict[str, Any]
 
@@ -33,7 +34,7 @@ HEIGHT = 272  # as .plot in style.css
 HEAD = f'<script src="{addresses.PREFIX}{addresses.PLOTLY}"></script>'  # what each component that draws asks for
 
 _CLEAR = "rgba(0,0,0,0)"
-_AXIS = {
+AXIS = {
     "showline": False,
     "zeroline": False,
     "automargin": True,
@@ -41,7 +42,7 @@ _AXIS = {
     "ticklen": 5,
     "tickcolor": _CLEAR,
 }
-_LAYOUT = {
+LAYOUT = {
     "height": HEIGHT,
     "margin": {"l": 8, "r": 12, "t": 34, "b": 8},
     "paper_bgcolor": _CLEAR,
@@ -52,17 +53,13 @@ _LAYOUT = {
 }
 _SCRIPT = """
 const target = element.querySelector('.plot');
-const options = {displayModeBar: false, responsive: true, doubleClick: 'reset'};
 const draw = () => {
-  if (!props.value || !window.Plotly) return;
-  const figure = JSON.parse(props.value);
-  target.classList.add('drawn');
-  Plotly.react(target, figure.data, figure.layout, options);
+  if (!props.value) return;
+  if (!window.workbenchCharts) return setTimeout(draw, 50);
+  workbenchCharts.draw(target, JSON.parse(props.value));
 };
 watch('value', draw);
 draw();
-new ResizeObserver(() => { if (target.classList.contains('drawn') && target.offsetWidth) Plotly.Plots.resize(target); })
-  .observe(target);
 """
 
 
@@ -82,52 +79,6 @@ def chart(elem_id: str, title: str) -> gr.HTML:
 def as_text(figure: Figure) -> str:
     """The figure as JSON: of a list, Gradio would look into every number, three times over."""
     return orjson.dumps(figure).decode()
-
-
-def loss(story: Story, run_id: str) -> Figure:
-    """Training loss, faint and smoothed, with its spikes marked; and the loss on held-out rows from step 0, the base
-    model, on.
-    """
-    curve = story.loss
-    series = [
-        _line("each step", curve.x, curve.y, BLUE, width=1, opacity=0.35),
-        _line("training", curve.x, _smooth(curve.y), BLUE),
-        _line("held-out rows", story.evaluation.x, story.evaluation.y, ORANGE, mode="lines+markers"),
-    ]
-    if story.spikes.x:
-        series.append(_line("spikes", story.spikes.x, story.spikes.y, PINK, mode="markers"))
-    return _figure(series, run_id, story, y_format=".3f")
-
-
-def learning_rate(story: Story, run_id: str) -> Figure:
-    """The learning rate of each step."""
-    curve = story.learning_rate
-    return _figure(
-        [_line("learning rate", curve.x, curve.y, GREEN)],
-        run_id,
-        story,
-        y_format=".3~e",
-        from_zero=True,
-        has_legend=False,
-    )
-
-
-def memory(story: Story, run_id: str) -> Figure:
-    """The worker's memory and, where there is one, the device's, as measured after each step."""
-    series = [_bytes("process", story.process_memory, BLUE)]
-    if story.device_memory.x:
-        series.append(_bytes("device", story.device_memory, ORANGE))
-    return _figure(series, run_id, story, y_format=".2f", unit=" GB", from_zero=True, has_legend=len(series) > 1)
-
-
-def speed(story: Story, run_id: str) -> Figure:
-    """Tokens a second of each step, and smoothed."""
-    curve = story.speed
-    series = [
-        _line("each step", curve.x, curve.y, PINK, width=1, opacity=0.35),
-        _line("smoothed", curve.x, _smooth(curve.y), PINK),
-    ]
-    return _figure(series, run_id, story, y_format=",.0f", from_zero=True, has_legend=False)
 
 
 def axis_of(group: sweeps.Group) -> str:
@@ -151,19 +102,19 @@ def side_by_side(group: sweeps.Group) -> Figure | None:
     points: dict[str, dict[str, list[float]]] = {}
     for outcome in done:
         values = dict(zip(group.axes, outcome.values, strict=True))
-        line = points.setdefault(", ".join(values[path] for path in rest) or "held-out loss", {})
-        line.setdefault(outcome.values[place], []).append(outcome.run.eval_loss or 0.0)
+        found = points.setdefault(", ".join(values[path] for path in rest) or "held-out loss", {})
+        found.setdefault(outcome.values[place], []).append(outcome.run.eval_loss or 0.0)
     names = list(dict.fromkeys(outcome.values[place] for outcome in group.outcomes))
     series = [_means(*item, names, color) for item, color in zip(points.items(), cycle(SERIES), strict=False)]
     setting = by_path(across)
     title = {"text": (setting.label if setting else across).lower(), "standoff": 6, "font": {"size": 12}}
     layout = {
-        **_LAYOUT,
+        **LAYOUT,
         "hovermode": "closest",
         "uirevision": group.id,
         "showlegend": 1 < len(series) <= len(SERIES),
-        "xaxis": {**_AXIS, "type": "category", "categoryarray": names, "showgrid": False, "title": title},
-        "yaxis": {**_AXIS, "hoverformat": ".3f", "nticks": 6},
+        "xaxis": {**AXIS, "type": "category", "categoryarray": names, "showgrid": False, "title": title},
+        "yaxis": {**AXIS, "hoverformat": ".3f", "nticks": 6},
     }
     return {"data": series, "layout": layout}
 
@@ -175,29 +126,26 @@ def _free(group: sweeps.Group) -> list[str]:
     return [path for path in group.axes if path != sweeps.SEED and not (follows and path == RANK)]
 
 
-def _means(name: str, line: dict[str, list[float]], order: Sequence[str], color: str) -> Figure:
+def _means(name: str, points: dict[str, list[float]], order: Sequence[str], color: str) -> Figure:
     """The mean at each value, with the standard deviation where there are several."""
-    there = [value for value in order if value in line]
-    spread = [stdev(line[value]) if len(line[value]) > 1 else 0.0 for value in there]
-    drawn = _line(name, there, [mean(line[value]) for value in there], color, mode="lines+markers")
+    there = [value for value in order if value in points]
+    spread = [stdev(points[value]) if len(points[value]) > 1 else 0.0 for value in there]
+    drawn = line(name, there, [mean(points[value]) for value in there], color, mode="lines+markers")
     bars = {"type": "data", "array": [float(f"{value:.6g}") for value in spread], "visible": any(spread)}
     return {**drawn, "error_y": {**bars, "thickness": 1.2, "width": 5}}
 
 
-def _bytes(name: str, curve: Curve, color: str) -> Figure:
-    return _line(name, curve.x, [value / 1e9 for value in curve.y], color)
-
-
-def _line(
+def line(
     name: str,
     x: Sequence[float] | Sequence[str],
     y: Sequence[float],
     color: str,
     *,
     width: float = 2,
-    opacity: float = 1,
     mode: str = "lines",
+    is_smoothed: bool = False,
 ) -> Figure:
+    """One series; where it `is_smoothed`, the browser draws a smooth line over it."""
     return {
         "type": "scatter",
         "mode": mode if len(x) > 1 else "markers",
@@ -206,46 +154,6 @@ def _line(
         "y": [float(f"{value:.6g}") for value in y],
         "line": {"color": color, "width": width},
         "marker": {"color": color, "size": 7 if "markers" in mode else 5},
-        "opacity": opacity,
         "cliponaxis": False,
-        "showlegend": opacity == 1,
+        "meta": {"smooth": is_smoothed},
     }
-
-
-def _figure(
-    series: list[Figure],
-    run_id: str,
-    story: Story,
-    *,
-    y_format: str,
-    unit: str = "",
-    from_zero: bool = False,
-    has_legend: bool = True,
-) -> Figure:
-    across = {"range": [0, max(story.steps, story.step, 1)], "showgrid": False, "nticks": 7}
-    title = {"text": "step", "standoff": 6, "font": {"size": 12}}
-    up = {
-        "hoverformat": y_format,
-        "tickformat": "~g" if y_format.endswith("e") else "",
-        "ticksuffix": unit,
-        "nticks": 6,
-    }
-    layout = {
-        **_LAYOUT,
-        "uirevision": run_id,
-        "showlegend": has_legend,
-        "xaxis": {**_AXIS, **across, "title": title},
-        "yaxis": {**_AXIS, **up, "rangemode": "tozero" if from_zero else "normal"},
-    }
-    return {"data": series, "layout": layout}
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    """A mean over a window around each point, which lags behind nothing; it narrows towards both ends."""
-    widest = min(25, max(1, len(values) // 20))
-    sums = [0.0, *accumulate(values)]
-    smoothed = []
-    for at in range(len(values)):
-        reach = min(widest, at, len(values) - 1 - at)
-        smoothed.append((sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1))
-    return smoothed

@@ -103,6 +103,7 @@ _STARTS = (
     ("EVA: the data's main directions", "eva"),
     ("LoftQ: what quantization took away", "loftq"),
 )
+_TRACKERS = (("TensorBoard files alone", "none"), ("trackio", "trackio"), ("Weights & Biases", "wandb"))
 _BIASES = (("None", "none"), ("Of adapted layers", "lora_only"), ("All", "all"))
 _FOUR_BITS = (("NF4", "nf4"), ("FP4", "fp4"))
 
@@ -159,6 +160,12 @@ SETTINGS: tuple[Setting, ...] = (
             hint="Keeps much less in memory and computes it twice, for about half more time; the same result"),
     Setting(path="optim.checkpoints", label="Checkpoints kept", kind="integer", unit="checkpoints",
             hint="The newest ones, each as large as shown on the run's page"),
+    Setting(path="samples.rows", label="Samples", kind="integer", unit="held-out rows",
+            hint="Answered at each evaluation, to read how the answers change; 0 is none, 4 the most"),
+    Setting(path="samples.prompts", label="Sample prompts", kind="lines", unset="the beginnings of held-out rows",
+            hint="One a line, at most 4; they are asked in place of held-out rows"),
+    Setting(path="tracker", label="Also track with", kind="menu", choices=_TRACKERS,
+            hint="TensorBoard files lie in the run's folder in any case; the others have to be installed"),
     Setting(path="seed", label="Seed", kind="integer", unit=NO_UNIT,
             hint="The same seed repeats the run"),
     _variant(HOW, "lora.use_dora", "DoRA", "toggle",

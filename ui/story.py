@@ -3,6 +3,7 @@
 `Story` is the fold, `Stories` keeps one story a run for all pages of the process, so that a reload, a second tab or
 fifty visitors read each event once. A story is bounded: a curve that outgrows `Curve.limit` points keeps every second
 one, and from then on takes only every second new one, so the whole history stays in sight whatever the run's length.
+Curves of what every step tells have the same points, so one of them can be drawn over another.
 """
 
 from __future__ import annotations
@@ -10,57 +11,44 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
-from core.events import Cancelled, EvalDone, Event, Failed, Finished, Note, Paused, Preparing, Saved, Started, StepDone
-from jobs.service import Service
+from core.events import (
+    Cancelled,
+    EvalDone,
+    Event,
+    Failed,
+    Finished,
+    Note,
+    Paused,
+    Preparing,
+    Sample,
+    Saved,
+    Started,
+    StepDone,
+)
+from jobs.service import Curve, Service, Steps, Summary, Told
+
+KEPT_SAMPLES = 400  # answers, the newest ones
+KEPT_NOTES = 200
+SPARKS = 48  # points of a curve without axes
 
 
-@dataclass
-class Curve:
-    """Points in order of x, at most `limit` of them; the newest point is always there."""
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run was after a step: `tokens` fed and `seconds` spent in steps until then."""
 
-    limit: int = 1000
-    x: list[float] = field(default_factory=list)
-    y: list[float] = field(default_factory=list)
-    _stride: int = 1
-    _seen: int = 0
-
-    def add(self, x: float, y: float) -> None:
-        """Take one more point; the one before it goes if it was only there for being the newest."""
-        if self.x and (self._seen - 1) % self._stride:
-            self.x.pop()
-            self.y.pop()
-        self.x.append(x)
-        self.y.append(y)
-        self._seen += 1
-        if len(self.x) > self.limit:
-            self._thin()
-
-    def cut(self, x: float) -> None:
-        """Forget what lies at `x` and after: a resumed run draws it again."""
-        while self.x and self.x[-1] >= x:
-            self.x.pop()
-            self.y.pop()
-        self._seen = len(self.x) and (len(self.x) - 1) * self._stride + 1
-
-    def copy(self) -> Curve:
-        """One that goes its own way."""
-        return replace(self, x=self.x.copy(), y=self.y.copy())
-
-    def _thin(self) -> None:
-        newest = self.x[-1], self.y[-1]
-        self.x, self.y = self.x[::2], self.y[::2]
-        self._stride *= 2
-        if self.x[-1] != newest[0]:
-            self.x.append(newest[0])
-            self.y.append(newest[1])
+    step: int
+    tokens: int
+    seconds: float
 
 
 @dataclass
 class Story:
     """Everything that a run has reported so far. `version` changes with every event. `step` is the last one done, which
     after a resume is the checkpoint's. Accuracies are shares of rows, by the newest evaluation and by the one before
-    the first step.
+    the first step; `shares` is the curve of these, or else of tokens that were right. `tokens` and `seconds` are totals
+    at the points of `loss`, `evaluated_tokens` and `evaluated_seconds` those at the points of `evaluation`.
     """
 
     version: int = 0
@@ -69,24 +57,44 @@ class Story:
     phase: Preparing | None = None
     phases: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
     started: Started | None = None
-    last: StepDone | None = None
+    last: Progress | None = None
     saved: Saved | None = None
     accuracy: float | None = None
     base_accuracy: float | None = None
     end: Finished | Paused | Cancelled | Failed | None = None
     loss: Curve = field(default_factory=Curve)
     spikes: Curve = field(default_factory=Curve)
-    evaluation: Curve = field(default_factory=Curve)
     learning_rate: Curve = field(default_factory=Curve)
+    grad_norm: Curve = field(default_factory=Curve)
+    tokens: Curve = field(default_factory=Curve)
+    seconds: Curve = field(default_factory=Curve)
     process_memory: Curve = field(default_factory=Curve)
     device_memory: Curve = field(default_factory=Curve)
     speed: Curve = field(default_factory=Curve)
+    evaluation: Curve = field(default_factory=Curve)
+    shares: Curve = field(default_factory=Curve)
+    evaluated_tokens: Curve = field(default_factory=Curve)
+    evaluated_seconds: Curve = field(default_factory=Curve)
 
     @property
     def steps(self) -> int:
         """How many steps are planned; 0 while that is not known."""
         return self.started.steps if self.started else 0
+
+    @property
+    def summary(self) -> Summary:
+        """The story in short, as a list shows it."""
+        losses = self.evaluation
+        stride = max(1, len(self.loss.y) // SPARKS)
+        return Summary(
+            step=self.step,
+            steps=self.steps,
+            loss=tuple(self.loss.y[::stride]),
+            base_eval_loss=losses.y[0] if losses.y and losses.x[0] == 0 else None,
+            eval_loss=losses.y[-1] if len(losses.y) > 1 else None,
+        )
 
     @property
     def seconds_left(self) -> float | None:
@@ -104,16 +112,24 @@ class Story:
 
     def copy(self) -> Story:
         """One that goes its own way."""
-        curves = {name: value.copy() for name, value in vars(self).items() if isinstance(value, Curve)}
-        return replace(self, phases=self.phases.copy(), notes=self.notes.copy(), **curves)
+        own = {name: value.copy() for name, value in vars(self).items() if isinstance(value, Curve | list)}
+        return replace(self, **own)
 
-    def take(self, event: Event) -> None:
-        """Fold one more event in."""
-        self.version += 1
-        if isinstance(event, StepDone):
-            self._step(event)
-        elif isinstance(event, EvalDone):
+    def take(self, told: Told) -> None:
+        """Fold one more event in, or steps that follow one another."""
+        if isinstance(told, Steps):
+            self.version += len(told)
+            self._go(told)
+        else:
+            self.version += 1
+            self._hear(told)
+
+    def _hear(self, event: Event) -> None:
+        assert not isinstance(event, StepDone), "steps come as columns"
+        if isinstance(event, EvalDone):
             self._evaluate(event)
+        elif isinstance(event, Sample):
+            self.samples = [*self.samples, event][-KEPT_SAMPLES:]
         elif isinstance(event, Started):
             self._start(event)
         elif isinstance(event, Preparing):
@@ -122,7 +138,7 @@ class Story:
                 self.phases.pop()  # it goes on
             self.phases.append(f"{event.phase}\t{event.detail}")
         elif isinstance(event, Note):
-            self.notes.append(event.text)
+            self.notes = [*self.notes, event.text][-KEPT_NOTES:]
         elif isinstance(event, Saved):
             self.saved = event
         else:
@@ -131,37 +147,65 @@ class Story:
     def _start(self, event: Started) -> None:
         self.started, self.phase, self.end = event, None, None
         self.step = event.first_step - 1
-        for curve in self._curves():
+        is_anew = event.first_step == 1
+        first_evaluation = 0 if is_anew else event.first_step
+        for curve in self._of_steps():
             curve.cut(event.first_step)
-        if event.first_step == 1:
-            self.evaluation.cut(0)
+        for curve in self._of_evaluations():
+            curve.cut(first_evaluation)
+        self.samples = [sample for sample in self.samples if sample.step < first_evaluation]
+        if is_anew:
             self.last = None
-        else:
-            self.evaluation.cut(event.first_step)
+        elif self.tokens.x:
+            self.last = Progress(int(self.tokens.x[-1]), int(self.tokens.y[-1]), self.seconds.y[-1])
 
     def _evaluate(self, event: EvalDone) -> None:
+        now = self.last if event.step and self.last else Progress(0, 0, 0.0)
         self.evaluation.add(event.step, event.loss)
+        self.evaluated_tokens.add(event.step, now.tokens)
+        self.evaluated_seconds.add(event.step, now.seconds)
+        share = event.token_accuracy if event.accuracy is None else event.accuracy
+        if share is not None:
+            self.shares.add(event.step, share)
         self.accuracy = event.accuracy
         if event.step == 0:
             self.base_accuracy = event.accuracy
 
-    def _step(self, event: StepDone) -> None:
-        before = self.last
-        if before and event.seconds > before.seconds and event.tokens > before.tokens:
-            self.speed.add(event.step, (event.tokens - before.tokens) / (event.seconds - before.seconds))
-        elif not before and event.seconds > 0:
-            self.speed.add(event.step, event.tokens / event.seconds)
-        self.last, self.step = event, event.step
-        self.loss.add(event.step, event.loss)
-        if event.is_spike:
-            self.spikes.add(event.step, event.loss)
-        self.learning_rate.add(event.step, event.learning_rate)
-        self.process_memory.add(event.step, event.rss_bytes)
-        if event.device_bytes is not None:
-            self.device_memory.add(event.step, event.device_bytes)
+    def _go(self, steps: Steps) -> None:
+        self._speed(steps)
+        self.step = steps.step[-1]
+        self.last = Progress(self.step, steps.tokens[-1], steps.seconds[-1])
+        every = {
+            "loss": steps.loss, "learning_rate": steps.learning_rate, "grad_norm": steps.grad_norm,
+            "tokens": steps.tokens, "seconds": steps.seconds, "process_memory": steps.rss_bytes,
+        }  # fmt: skip
+        for name, values in every.items():
+            getattr(self, name).extend(steps.step, values)
+        self.spikes.extend(tuple(compress(steps.step, steps.is_spike)), tuple(compress(steps.loss, steps.is_spike)))
+        used = [each is not None for each in steps.device_bytes]
+        self.device_memory.extend(
+            tuple(compress(steps.step, used)), tuple(each for each in steps.device_bytes if each is not None)
+        )
 
-    def _curves(self) -> tuple[Curve, ...]:
-        return self.loss, self.spikes, self.learning_rate, self.process_memory, self.device_memory, self.speed
+    def _speed(self, steps: Steps) -> None:
+        """Tokens a second of each step, from what was told before it; a resumed run's clock goes on."""
+        before = self.last or Progress(0, 0, 0.0)
+        tokens, seconds = (before.tokens, *steps.tokens), (before.seconds, *steps.seconds)
+        found = [
+            (step, (tokens[at + 1] - tokens[at]) / (seconds[at + 1] - seconds[at]))
+            for at, step in enumerate(steps.step)
+            if seconds[at + 1] > seconds[at] and tokens[at + 1] > tokens[at]
+        ]
+        self.speed.extend([step for step, _ in found], [speed for _, speed in found])
+
+    def _of_steps(self) -> tuple[Curve, ...]:
+        return (
+            self.loss, self.spikes, self.learning_rate, self.grad_norm, self.tokens, self.seconds,
+            self.process_memory, self.device_memory, self.speed,
+        )  # fmt: skip
+
+    def _of_evaluations(self) -> tuple[Curve, ...]:
+        return self.evaluation, self.shares, self.evaluated_tokens, self.evaluated_seconds
 
 
 class Stories:
@@ -187,12 +231,12 @@ class Stories:
             while len(self._stories) > self._capacity:
                 self._stories.popitem(last=False)
         with kept.lock:
-            events, offset = self._service.events(run_id, kept.story.offset)
-            if events:
+            told, offset = self._service.history.since(run_id, kept.story.offset)
+            if told:
                 kept.story = kept.story.copy()
                 kept.story.offset = offset
-                for event in events:
-                    kept.story.take(event)
+                for each in told:
+                    kept.story.take(each)
             return kept.story
 
 

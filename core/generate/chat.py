@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from tokenizers.decoders import DecodeStream
@@ -29,6 +29,7 @@ from core.data.tokens.templates import end_of_turn, ensure_template, is_ours, re
 from core.errors import UserError
 from core.generate.attention import use_grouped_attention
 from core.generate.decoder import Decoder
+from core.generate.ends import end_tokens
 from core.generate.packed import pack_linears
 from core.generate.probabilities import base_probabilities, probabilities
 from core.generate.replies import Pane, Reply
@@ -66,7 +67,7 @@ class ChatModel:
         self.decoder = Decoder(self.loaded, kept_bytes)
         self._writing = Writing(self.decoder, self._advance, self._seen_by_base)
         self.has_own_template = not ensure_template(self.loaded.tokenizer)
-        self._ends = self._end_tokens()
+        self._ends = end_tokens(self.loaded)
         self._keys: dict[_Stamp, str] = {}
         self._templates: dict[str, str] = {}  # of adapters that were trained with another one than the base's
         self._more_ends: dict[str, frozenset[int]] = {}
@@ -207,12 +208,6 @@ class ChatModel:
             return render(self.loaded.tokenizer, pane.messages, opening=True, template=template)
         except Exception as error:  # a template is a program of the model's author: anything may come out of it
             raise UserError(f"The model's chat template refused the conversation: {error}") from error
-
-    def _end_tokens(self) -> frozenset[int]:
-        """Tokens that end an answer: the tokenizer's, and those that the model's generation settings name."""
-        settings: Any = self.loaded.model.generation_config.eos_token_id
-        named = settings if isinstance(settings, list) else [settings]
-        return frozenset(token for token in [*named, self.loaded.tokenizer.eos_token_id] if token is not None)
 
 
 def _stamp(folder: Path) -> _Stamp:

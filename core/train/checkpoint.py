@@ -9,7 +9,6 @@ measurement that chose it could come out otherwise. No pickle is written or read
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,11 +24,11 @@ from torch import Tensor, nn
 from core.durable import flush
 from core.errors import RunError
 from core.models.precision import Precision
+from core.train.manifest import account, read_manifest, write_manifest
 
 PRECISION_FILE = "precision.json"
 STATE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
-MANIFEST_FILE = "manifest.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 KEPT = 2
 
@@ -63,9 +62,7 @@ def save_checkpoint(
         save_file(_tensors(parameters, optimizer), temporary / TENSORS_FILE)
         (temporary / STATE_FILE).write_text(json.dumps({"step": step, "totals": totals}), encoding="utf-8")
         flush(sorted(temporary.iterdir()))
-        manifest = {path.name: _account(path) for path in sorted(temporary.iterdir())}
-        (temporary / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
-        flush([temporary / MANIFEST_FILE, temporary])
+        flush([write_manifest(temporary), temporary])
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -97,11 +94,6 @@ def _tensors(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimiz
             if moment in optimizer.state[parameter]:
                 tensors[f"{name}:{moment}"] = optimizer.state[parameter][moment].cpu()
     return tensors
-
-
-def _account(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -146,8 +138,7 @@ def restore_parameters(checkpoint: Path, parameters: dict[str, nn.Parameter]) ->
 
 
 def _read(path: Path, parameters: dict[str, nn.Parameter]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    manifest = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
-    if manifest != {name: _account(path / name) for name in (STATE_FILE, TENSORS_FILE)}:
+    if read_manifest(path) != {name: account(path / name) for name in (STATE_FILE, TENSORS_FILE)}:
         raise _Damaged
     state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
     tensors = load_file(path / TENSORS_FILE)

@@ -36,6 +36,7 @@ from core.train.disk import Reserve, is_disk_full
 from core.train.memory import available_bytes, device_bytes, folder_bytes, is_out_of_memory, rss_bytes
 from core.train.methods import Trainables
 from core.train.objective import Objective, Outcome
+from core.train.samples import Sampler
 from core.train.schedule import evaluation_steps, learning_rate
 from core.train.spikes import SpikeWatch
 
@@ -50,11 +51,14 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is trained, on what: a model, the part of it that learns, and how rows are put before it."""
+    """What is trained, on what: a model, the part of it that learns, how rows are put before it, and who asks it now
+    and then.
+    """
 
     loaded: LoadedModel
     trainables: Trainables
     objective: Objective
+    sampler: Sampler | None = None
 
 
 @dataclass(slots=True)
@@ -148,14 +152,14 @@ class Loop:
             self.reserve.set_aside()
             self._rehearse()
             if self.steps_done == 0 or self._is_unjudged(evaluations):
-                yield from self._evaluate()
+                yield from self._judge()
             while self.steps_done < self.steps:
                 step = self._step()
                 yield from self.halvings[told:]
                 told = len(self.halvings)
                 yield step
                 if self.steps_done in evaluations:
-                    yield from self._evaluate()
+                    yield from self._judge()
                     yield self.save()
                     if self.reserve.is_used:
                         return
@@ -318,6 +322,12 @@ class Loop:
             del outcome, loss  # else what the graph holds stays while the next one is made
         return float(total)
 
+    def _judge(self) -> Iterator[Event]:
+        """The loss on held-out rows, and answers to the run's prompts."""
+        yield from self._evaluate()
+        if self.subject.sampler is not None:
+            yield from self.subject.sampler.ask(self.steps_done, self.stop)
+
     def _evaluate(self) -> Iterator[EvalDone]:
         if not self.eval_rows:
             return
@@ -329,17 +339,23 @@ class Loop:
         self.eval_loss = total / labels
         if self.steps_done == 0:
             self.base_eval_loss = self.eval_loss
-        accuracy = None if correct is None else correct / labels
-        yield EvalDone(step=self.steps_done, loss=self.eval_loss, accuracy=accuracy)
+        of_rows = self.config.task == "classification"
+        right = correct / labels
+        yield EvalDone(
+            step=self.steps_done,
+            loss=self.eval_loss,
+            accuracy=right if of_rows else None,
+            token_accuracy=None if of_rows else right,
+        )
 
     @torch.no_grad()
-    def _losses(self, rows: Sequence[Tokens]) -> tuple[float, int | None]:
-        """The summed loss of `rows`; and how many of them were named right, where rows have classes."""
-        total, correct = 0.0, None
+    def _losses(self, rows: Sequence[Tokens]) -> tuple[float, int]:
+        """The summed loss of `rows`, and how many of their answers were right."""
+        total, correct = 0.0, 0
         for outcome in self._outcomes(rows):
+            assert outcome.correct is not None, "it is counted where no gradient is wanted"
             total += float(outcome.loss)
-            if outcome.correct is not None:
-                correct = (correct or 0) + int(outcome.correct)
+            correct += int(outcome.correct)
         return total, correct
 
     def _outcomes(self, rows: Sequence[Tokens]) -> Iterator[Outcome]:

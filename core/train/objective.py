@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from core.adapters.inject import lora_layers
@@ -28,14 +29,14 @@ from core.data.tokens.batching import (
 )
 from core.data.tokens.encoding import Row
 from core.data.tokens.labeling import ClassRow
-from core.kernels.cross_entropy import frozen_head_cross_entropy, plain_cross_entropy
+from core.kernels.cross_entropy import frozen_head_cross_entropy, frozen_head_score, plain_cross_entropy
 from core.models.load import LoadedModel, head_weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the model made of some rows: the loss in nats, summed over all that they ask for, a scalar in fp32; and, of
-    a classifier, how many rows it named right, a scalar.
+    """What the model made of some rows: the loss in nats, summed over all that they ask for, a scalar in fp32; and how
+    many of these it got right, a scalar: rows of a classifier, else tokens, which are counted without a gradient alone.
     """
 
     loss: Tensor
@@ -73,7 +74,7 @@ class PackedRows:
 
     def outcome(self, rows: Sequence[Row]) -> Outcome:
         draws = any(layer.training for layer in lora_layers(self._model).values())
-        return Outcome(loss=summed_loss(self._model, pack(rows, self._device, share_beginning=not draws)))
+        return judged(self._model, pack(rows, self._device, share_beginning=not draws))
 
 
 class PaddedRows:
@@ -88,7 +89,7 @@ class PaddedRows:
         return padded_micro_batches(rows, micro_tokens)
 
     def outcome(self, rows: Sequence[Row]) -> Outcome:
-        return Outcome(loss=summed_loss(self._model, pad(rows, self._device)))
+        return judged(self._model, pad(rows, self._device))
 
 
 class ClassifiedRows:
@@ -108,6 +109,19 @@ class ClassifiedRows:
         logits = class_logits(self._model, batch)
         correct = (logits.detach().argmax(dim=-1) == batch.labels).sum()
         return Outcome(loss=plain_cross_entropy(logits, batch.labels), correct=correct)
+
+
+def judged(model: Any, batch: Batch | PaddedBatch) -> Outcome:
+    """The batch's `summed_loss`; where no gradient is wanted, also how many labels the model would have chosen."""
+    if torch.is_grad_enabled():
+        return Outcome(loss=summed_loss(model, batch))
+    head = head_weight(model)
+    if head is None:
+        logits = labeled_logits(model, batch)
+        correct = (logits.argmax(dim=-1) == batch.labels).sum()
+        return Outcome(loss=plain_cross_entropy(logits, batch.labels), correct=correct)
+    loss, correct = frozen_head_score(labeled_hidden(model, batch), head, batch.labels)
+    return Outcome(loss=loss, correct=correct)
 
 
 def summed_loss(model: Any, batch: Batch | PaddedBatch) -> Tensor:

@@ -30,6 +30,7 @@ from core.train.disk import disk_full, is_disk_full
 from core.train.loop import Loop, Stop, Subject
 from core.train.memory import folder_bytes, peak_rss_bytes
 from core.train.methods import Losses, Method, method_of
+from core.train.samples import Sampler, prompts_of
 from core.train.tasks import task_of
 
 TELL_SECONDS = 1.0  # between two words on how far tokenizing is
@@ -120,7 +121,10 @@ def prepare(
     trainables = method.begin(loaded, objective, train_rows, precision.dtype)
     if config.optim.checkpointing:
         checkpoint_blocks(loaded.model)
-    subject = Subject(loaded=loaded, trainables=trainables, objective=objective)
+    sampler = None
+    if config.task == "chat":
+        sampler = Sampler(loaded, prompts_of(config.samples, loaded, records, eval_rows), trainables.autocast)
+    subject = Subject(loaded=loaded, trainables=trainables, objective=objective, sampler=sampler)
     return Loop(subject, config, train_rows, eval_rows, run_folder / "checkpoints", stop), method
 
 

@@ -385,15 +385,18 @@ def test_a_run_whose_template_never_ends_can_be_cancelled(service: Service, tmp_
 # ---- spreadsheets
 
 
-def test_nothing_is_written_that_a_spreadsheet_opens() -> None:
-    """So that no cell can be a formula: adapters leave as zips and GGUF, and no table can be downloaded."""
+def test_what_a_spreadsheet_opens_is_a_table_of_numbers_and_nothing_else() -> None:
+    """So that no cell can be a formula. A run's figures are the one table, which tests/jobs/test_histories.py holds to
+    numbers; adapters leave as zips and GGUF.
+    """
     writers = {"DictWriter", "to_csv", "write_csv", "to_excel", "ExcelWriter", "Workbook", "xlsxwriter", "Dataframe",
                "DataFrame", "Matrix"}  # fmt: skip
     for path in our_sources():
         assert not names_in(path) & writers, path
         text = path.read_text(encoding="utf-8")
         for sign in ("csv.writer", "text/csv", "application/vnd.ms-excel", "spreadsheetml"):
-            assert sign not in text, (path, sign)
+            is_figures = sign == "text/csv" and path == PROJECT / "ui" / "addresses.py"
+            assert sign not in text or is_figures, (path, sign)
 
 
 # ---- secrets

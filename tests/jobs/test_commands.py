@@ -317,6 +317,18 @@ def test_runs_are_listed_and_shown(trained: tuple[Terminal, Answer, Path]) -> No
     assert shown["last_event"]["event"] == "finished"
 
 
+def test_a_runs_figures_are_exported(trained: tuple[Terminal, Answer, Path]) -> None:
+    terminal, _, _ = trained
+    run = _store(terminal).runs()[-1]
+    answer = terminal("runs", "export", run.id, "--csv", "figures.csv", "--json", "-")
+    rows = json.loads(answer.out)
+    assert answer.code == 0 and len(rows) > 1 and [row["step"] for row in rows] == list(range(len(rows)))
+    assert len((terminal.folder / "figures.csv").read_text().splitlines()) == len(rows) + 1
+    assert "No file is named" in refusal(terminal("runs", "export", run.id))
+    assert "cannot be written" in refusal(terminal("runs", "export", run.id, "--csv", "no/such/folder.csv"))
+    assert "no run x" in refusal(terminal("runs", "export", "x", "--csv", "-"))
+
+
 def test_a_run_is_resumed_from_its_checkpoint(trained: tuple[Terminal, Answer, Path]) -> None:
     terminal, _, _ = trained
     process = terminal.start(

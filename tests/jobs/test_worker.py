@@ -12,9 +12,11 @@ from pathlib import Path
 
 from core.config import RunConfig, parse, to_dict
 from core.data.records import Conversation, Message, write_records
-from core.events import Event, Failed, Paused
+from core.events import Event, Failed, Paused, Sample
 from jobs.home import PROJECT, Home, RunFolder
 from jobs.journal import read_events
+from jobs.summaries import summary_of
+from tests.jobs.test_trackers import scalars
 from tests.jobs.waiting import wait_for
 
 
@@ -90,6 +92,12 @@ def test_a_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(home
     assert weights[0].read_bytes() == weights[1].read_bytes()
     first_steps = [event.first_step for event in events_of(killed) if event.event == "started"]
     assert first_steps[0] == 1 and first_steps[-1] > 2
+    for folder in (straight, killed):
+        told = [step for step, _ in scalars(folder.tensorboard)["loss/train"]]
+        assert len(set(told)) == len(told) >= 13 and set(told) <= {*range(1, 15)}  # a kill may cost the step it hit
+        assert summary_of(folder).step == 14 and folder.summary.exists()
+    samples = [[event for event in events_of(folder) if isinstance(event, Sample)] for folder in (straight, killed)]
+    assert samples[0] and {(each.step, each.text) for each in samples[0]} == {(e.step, e.text) for e in samples[1]}
 
 
 def test_a_gated_worker_leaves_when_nobody_lets_it_go(home: Home) -> None:

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 from core.config import RunConfig, parse
 from core.data.health.report import KINDS
 from core.errors import NotFound
-from core.events import Event
+from core.events import Event, StepDone
 from core.models.catalogue import ModelSource
 from core.models.shapes import LinearShape
 from core.sweep import PATHS
+from jobs.history import Told, one_step
 from jobs.service import Adapter, Dataset, ModelCard, Run
 from ui.answers import News
 from ui.pages import mapping, token_tab
@@ -84,18 +85,24 @@ def model_card(shapes: tuple[LinearShape, ...] = SHAPES) -> ModelCard:
 
 
 class EventService:
-    """The events of runs, handed out in portions, with a count of what was asked."""
+    """The histories of runs, handed out in portions, with a count of what was asked."""
 
     def __init__(self, events: dict[str, list[Event]]) -> None:
         self.journal = events
         self.asked: list[tuple[str, int]] = []
+        self.history = self
 
-    def events(self, run_id: str, offset: int = 0) -> tuple[tuple[Event, ...], int]:
+    def since(self, run_id: str, offset: int = 0) -> tuple[tuple[Told, ...], int]:
         self.asked.append((run_id, offset))
         if run_id not in self.journal:
             raise NotFound(f"There is no run {run_id}")
         events = self.journal[run_id]
-        return tuple(events[offset:]), len(events)
+        return tuple(map(as_told, events[offset:])), len(events)
+
+
+def as_told(event: Event) -> Told:
+    """A step as columns, anything else as it is."""
+    return one_step(event) if isinstance(event, StepDone) else event
 
 
 class Names:

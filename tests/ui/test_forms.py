@@ -62,6 +62,9 @@ OTHER_VALUES: list[tuple[str, dict[str, Any]]] = [
     ("optim.evaluations", {"optim": {"evaluations": 2}}),
     ("optim.checkpoints", {"optim": {"checkpoints": 5}}),
     ("optim.lora_plus_ratio", {"optim": {"lora_plus_ratio": 16}}),
+    ("samples.rows", {"samples": {"rows": 0}}),
+    ("samples.prompts", {"samples": {"prompts": ["What is a star?", "Two words, and a comma"]}}),
+    ("tracker", {"tracker": "trackio"}),
     ("seed", {"seed": 7}),
 ]
 

@@ -14,7 +14,7 @@ from core.events import EvalDone, Finished, Note, Preparing, Saved
 from jobs.service import Estimate, Machine, RunProblem
 from tests.ui.stand_in import NOW, XSS, adapter, dataset, model_card, run, run_config
 from tests.ui.test_story import started, step, told
-from ui.pages import datasets, frame, library, queue, ready, run_view
+from ui.pages import datasets, frame, library, queue, ready, run_settings, run_view
 from ui.story import Story
 
 ESTIMATE = Estimate(
@@ -100,7 +100,7 @@ def test_a_whole_models_page_says_what_it_is_good_for() -> None:
     done = run(config=run_config(method="full"), state="finished", ended_at=NOW)
     assert "base model of a new run" in run_view.verdict(done, told(started(), step(1), finished(1.1)))
     assert "Full fine-tuning".lower() in run_view.head(done).lower() and "rank" not in run_view.head(done)
-    assert "Rank" not in run_view.settings(done, told(started()))
+    assert "Rank" not in run_settings.settings(done, told(started()))
 
 
 def test_the_library_offers_other_formats_to_adapters_that_can_have_them() -> None:
@@ -151,7 +151,7 @@ def test_tiles_compare_with_the_base_model() -> None:
 
 
 def test_a_run_shows_its_own_settings() -> None:
-    html = run_view.settings(run(config=run_config(quant={"bits": 4}, seed=42)), told(started(), step(1)))
+    html = run_settings.settings(run(config=run_config(quant={"bits": 4}, seed=42)), told(started(), step(1)))
     assert "4-bit" in html and "42" in html and "90 trained, 6 held out" in html
 
 
@@ -162,8 +162,8 @@ def test_nothing_a_person_named_is_markup() -> None:
     )
     story = told(Preparing(phase="loading", detail=XSS), Note(text=XSS), started(), step(1))
     pieces = [
-        run_view.head(bad), run_view.progress(bad, story, NOW), run_view.settings(bad, story), run_view.timeline(story),
-        run_view.run_list([(bad, story)], NOW), queue.section([bad, bad], 1),
+        run_view.head(bad), run_view.progress(bad, story, NOW), run_settings.settings(bad, story),
+        run_view.timeline(story), run_view.run_list([(bad, story.summary)], NOW), queue.section([bad, bad], 1),
         library.adapter_list([adapter(name=XSS, targets=(XSS,))], NOW),
         datasets.preview([conversation(XSS, XSS)], 1), library.adapter_list([adapter(id=XSS, name=XSS)], NOW),
         datasets.preview([Labeled(text=XSS, text_pair=XSS, label=XSS, source_row=1)], 1),

@@ -14,7 +14,7 @@ import pytest
 from core.config import parse
 from core.errors import NotFound, RunError
 from jobs.launchers.local import Worker
-from jobs.service import Run, RunProblem, Service
+from jobs.service import Run, RunProblem, Service, Summary
 from tests.jobs.tiny_model import write_tiny_model
 from tests.ui.stand_in import NOW, run, run_config
 from tests.ui.test_story import started, step, told
@@ -22,7 +22,7 @@ from tests.ui.test_train_page import Names
 from ui import answers, text
 from ui.pages import queue, run_view
 from ui.pages.runs import RunsPage, Seen
-from ui.story import Stories, Story
+from ui.story import Stories
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_places_are_words() -> None:
 
 def test_where_there_is_no_order_to_speak_of_there_is_no_queue() -> None:
     assert queue.section([], 0) == "" and queue.section([run(state="queued")], 0) == ""
-    assert "Next in the queue" in run_view.run_list([(run(state="queued"), Story())], NOW)
+    assert "Next in the queue" in run_view.run_list([(run(state="queued"), Summary())], NOW)
 
 
 def test_a_button_that_leads_nowhere_says_so() -> None:
@@ -98,8 +98,8 @@ def test_a_running_run_names_its_device_where_there_are_several() -> None:
     going = run(device="cuda:1")
     for shows, html in ((True, run_view.head(going, True)), (False, run_view.head(going))):
         assert ("on GPU 1" in html) == shows
-    assert "on GPU 1" in run_view.run_list([(going, Story())], NOW, True)
-    assert "on GPU" not in run_view.run_list([(run(state="finished"), Story())], NOW, True)
+    assert "on GPU 1" in run_view.run_list([(going, Summary())], NOW, True)
+    assert "on GPU" not in run_view.run_list([(run(state="finished"), Summary())], NOW, True)
 
 
 def test_the_list_shows_waiting_runs_in_their_order_and_no_run_twice(page: RunsPage, waiting: list[Run]) -> None:
@@ -168,7 +168,7 @@ def test_a_run_that_rests_says_what_can_be_done_with_it(
     resting = run(state=state, ended_at=NOW, checkpoint_step=step, error=RunProblem(title="The disk is full"))
     html = run_view.progress(resting, told(started()), NOW)
     assert all(word in html for word in words) and "The disk is full" in html
-    news = page._state_news(resting)
+    news = page.one.state_news(resting)
     assert news["resume"]["visible"] and news["cancel"]["visible"] == (state == "paused")
     assert news["keep"]["visible"] == (keep is not None) and (keep is None or news["keep"]["value"] == keep)
 
@@ -176,11 +176,11 @@ def test_a_run_that_rests_says_what_can_be_done_with_it(
 def test_what_goes_on_or_is_done_has_nothing_to_choose(page: RunsPage) -> None:
     for state in ("queued", "running", "stopping", "finished"):
         assert "what-now" not in run_view.progress(run(state=state), told(started(), step(1)), NOW)
-        assert not page._state_news(run(state=state))["keep"]["visible"]
+        assert not page.one.state_news(run(state=state))["keep"]["visible"]
 
 
 def test_of_a_whole_model_the_model_is_kept(page: RunsPage) -> None:
-    news = page._state_news(run(state="paused", checkpoint_step=3, config=run_config(method="full")))
+    news = page.one.state_news(run(state="paused", checkpoint_step=3, config=run_config(method="full")))
     assert news["keep"]["value"] == "Keep the model"
 
 

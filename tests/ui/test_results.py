@@ -108,12 +108,12 @@ def test_a_run_offers_what_its_result_can_do(
 ) -> None:
     page = RunsPage(None, None, Names())  # type: ignore[arg-type]
     done = run(config=run_config(**values), state="finished", ended_at=NOW, adapter_id="a1")
-    news = page._state_news(done)
+    news = page.one.state_news(done)
     assert news["compare"]["visible"] == (compare is not None)
     assert compare is None or news["compare"]["link"] == compare
     assert news["as_base"]["visible"] == as_base and news["as_base"]["link"] == "/?base=a1"
     assert news["download"]["visible"] and news["download"]["value"] == f"Download {word}"
-    going = page._state_news(run(config=run_config(**values)))
+    going = page.one.state_news(run(config=run_config(**values)))
     assert not any(going[name]["visible"] for name in ("compare", "as_base", "download"))
 
 

@@ -48,6 +48,8 @@ ALLOWED: dict[str, st.SearchStrategy[Any]] = {
     "optim.batch_size": RANKS, "optim.micro_tokens": st.integers(64, 10**9), "optim.checkpointing": st.booleans(),
     "optim.weight_decay": SHARES, "optim.clip_norm": POSITIVE, "optim.evaluations": st.integers(1, 1000),
     "optim.checkpoints": st.integers(1, 1000), "optim.lora_plus_ratio": POSITIVE,
+    "samples.rows": st.integers(0, 4), "samples.prompts": st.lists(TEXTS, max_size=4),
+    "tracker": st.sampled_from(["none", "trackio", "wandb"]),
 }  # fmt: skip
 
 

@@ -124,7 +124,18 @@ def test_our_own_files_are_served(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["..%2Fapp.py", "../app.py", "adapters/../../x.zip", "adapters/nope.zip", "adapters/.zip"]
+    "path",
+    [
+        "..%2Fapp.py",
+        "../app.py",
+        "adapters/../../x.zip",
+        "adapters/nope.zip",
+        "adapters/.zip",
+        "runs/nope.csv",
+        "runs/../../workbench.json",
+        "runs/.csv",
+        "runs/nope.zip",
+    ],
 )
 def test_nothing_else_is_served_from_there(server: Server, path: str) -> None:
     status, _, body = server.ask(f"/workbench/{path}")

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import pairwise
 
 import pytest
 
 from core.errors import NotFound
-from core.events import Cancelled, EvalDone, Finished, Note, Preparing, Saved, Started, StepDone
-from tests.ui.stand_in import EventService
-from ui.story import Curve, Stories, Story
+from core.events import Cancelled, EvalDone, Finished, Note, Preparing, Sample, Saved, Started, StepDone
+from jobs.history import Steps, one_step
+from tests.ui.stand_in import EventService, as_told
+from ui.story import KEPT_NOTES, KEPT_SAMPLES, Stories, Story
 
 
 def started(steps: int = 100, first_step: int = 1) -> Started:
@@ -37,27 +39,58 @@ def step(number: int, loss: float = 2.0) -> StepDone:
 def told(*events: object) -> Story:
     story = Story()
     for event in events:
-        story.take(event)  # type: ignore[arg-type]
+        story.take(as_told(event))  # type: ignore[arg-type]
     return story
 
 
-@pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 37, 1000, 4321])
-def test_a_curve_is_bounded_and_keeps_its_first_and_newest_point(count: int) -> None:
-    curve = Curve(limit=10)
-    for x in range(count):
-        curve.add(x, -x)
-        assert len(curve.x) <= 11
-        assert curve.x[0] == 0 and curve.x[-1] == x
-    assert curve.x == sorted(set(curve.x))
-    assert curve.y == [-x for x in curve.x]
+def columns(numbers: range) -> Steps:
+    """What `step` tells of each of these, as columns."""
+    each = [one_step(step(number)) for number in numbers]
+    return Steps(**{name: [value for one in each for value in getattr(one, name)] for name in Steps.__slots__})
 
 
-def test_a_long_curve_covers_the_whole_way_evenly() -> None:
-    curve = Curve(limit=100)
-    for x in range(10_000):
-        curve.add(x, x)
-    gaps = {after - before for before, after in zip(curve.x[:-2], curve.x[1:-1], strict=True)}
-    assert len(gaps) == 1 and len(curve.x) > 50
+@pytest.mark.parametrize("split", [(1, 2501), (1, 2, 2501), (1, 700, 1900, 2501)])
+def test_steps_in_any_portions_make_the_story_of_one_after_the_other(split: tuple[int, ...]) -> None:
+    slow = told(started(steps=2500), *(step(number) for number in range(1, 2501)))
+    quick = told(started(steps=2500))
+    for first, end in pairwise(split):
+        quick.take(columns(range(first, end)))
+    assert quick == slow
+    every = (quick.loss, quick.learning_rate, quick.grad_norm, quick.tokens, quick.seconds, quick.process_memory)
+    assert len({tuple(curve.x) for curve in every}) == 1 and 500 <= len(quick.loss.x) <= 1000
+
+
+def test_samples_and_curves_of_evaluations_begin_again_where_a_resumed_run_does() -> None:
+    def sample(number: int) -> Sample:
+        return Sample(step=number, number=0, prompt="What?", text=f"after {number}")
+
+    def evaluated(number: int) -> EvalDone:
+        return EvalDone(step=number, loss=3 - number, token_accuracy=number / 10)
+
+    story = told(started(), evaluated(0), sample(0), step(1), step(2), evaluated(2), sample(2), started(first_step=2))
+    assert [found.step for found in story.samples] == [0] and story.shares.x == story.evaluation.x == [0]
+    assert (story.evaluated_tokens.y, story.evaluated_seconds.y) == ([0], [0])
+    for event in (step(2), evaluated(2), sample(2)):
+        story.take(as_told(event))
+    assert [found.step for found in story.samples] == [0, 2] and story.shares.y == [0, 0.2]
+    assert story.evaluated_tokens.y == [0, 100] and story.speed.y == [100, 100]
+
+
+def test_a_resumed_runs_first_step_is_as_fast_as_it_was_and_not_as_slow_as_all_that_it_does_again() -> None:
+    story = told(started(), *(step(number) for number in range(1, 9)), started(first_step=5), step(5))
+    assert story.speed.y == [pytest.approx(100)] * 5
+
+
+def test_a_story_in_short_is_what_a_list_shows() -> None:
+    story = told(started(steps=500), EvalDone(step=0, loss=3.0), *(step(n, loss=n) for n in range(1, 401)))
+    assert (story.summary.step, story.summary.steps, story.summary.eval_loss) == (400, 500, None)
+    assert 48 <= len(story.summary.loss) < 60 and story.summary.base_eval_loss == 3.0
+
+
+def test_only_so_many_samples_and_notes_are_kept() -> None:
+    many = [Sample(step=number, number=0, prompt="?", text="!") for number in range(KEPT_SAMPLES + 5)]
+    story = told(started(), *many, *(Note(text=str(number)) for number in range(KEPT_NOTES + 5)))
+    assert story.samples == many[5:] and len(story.notes) == KEPT_NOTES
 
 
 def test_a_resumed_run_draws_its_steps_once() -> None:
@@ -68,7 +101,7 @@ def test_a_resumed_run_draws_its_steps_once() -> None:
 def test_a_resumed_run_stands_where_its_checkpoint_does() -> None:
     story = told(started(), *(step(number) for number in range(1, 8)), started(first_step=5))
     assert story.step == 4
-    story.take(step(5))
+    story.take(one_step(step(5)))
     assert story.step == 5
 
 

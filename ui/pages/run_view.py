@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from core.events import Finished, Started
-from jobs.service import RESUMABLE_STATES, Run
-from ui import forms, markup, text
+from jobs.service import RESUMABLE_STATES, Run, Summary
+from ui import markup, text
 from ui.pages import queue
 from ui.story import Story
 
@@ -22,8 +22,18 @@ def head(run: Run, names_device: bool = False) -> str:
     return (
         f'<div class="run-head"><a class="back" href="/runs">All runs</a><h1>{markup.esc(run.name)}'
         f'<span id="run-state" data-state="{markup.esc(run.state)}">{markup.chip(run.state)}</span></h1>'
-        f"<p>{markup.esc(what)}</p></div>"
+        f"<p>{markup.esc(what)}</p>{tags(run)}{_note(run)}</div>"
     )
+
+
+def tags(run: Run) -> str:
+    """The run's tags; nothing where it has none."""
+    shown = "".join(f'<span class="tag">{markup.esc(tag)}</span>' for tag in run.tags)
+    return f'<span class="tags">{shown}</span>' if shown else ""
+
+
+def _note(run: Run) -> str:
+    return f'<p class="run-note">{markup.esc(run.note)}</p>' if run.note else ""
 
 
 def progress(run: Run, story: Story, now: datetime, waits: str = "Waiting for its turn") -> str:
@@ -85,7 +95,7 @@ def _learning(run: Run, story: Story) -> list[tuple[str, str, str]]:
     last, curve = story.last, story.evaluation
     first = curve.y[0] if curve.y and curve.x[0] == 0 else None
     newest = curve.y[-1] if len(curve.y) > 1 else None
-    smoothed = sum(story.loss.y[-10:]) / len(story.loss.y[-10:]) if story.loss.y else None
+    smoothed = newest_loss(story)
     speed = story.end.tokens_per_second if isinstance(story.end, Finished) else story.tokens_per_second
     held_out = ("Held-out loss", text.loss(newest if newest is not None else first), _evaluation_note(first, newest))
     return [
@@ -98,6 +108,17 @@ def _learning(run: Run, story: Story) -> list[tuple[str, str, str]]:
         ),
         ("Memory", *_memory(story)),
     ]
+
+
+def newest_loss(story: Story) -> float | None:
+    """The training loss of the moment: a mean over the newest points of its curve; None before there is one."""
+    newest = story.loss.y[-10:]
+    return sum(newest) / len(newest) if newest else None
+
+
+def peak_memory(story: Story) -> str:
+    """The most that the process took."""
+    return _memory(story)[0]
 
 
 def _costs(run: Run, story: Story) -> list[tuple[str, str, str]]:
@@ -173,26 +194,6 @@ def _what_now(run: Run) -> str:
     return f'<p class="what-now">{" ".join(parts)}</p>' if parts else ""
 
 
-def settings(run: Run, story: Story) -> str:
-    """The run's own settings, as it was launched, and what the engine made of them."""
-    shown = forms.values(run.config, ())
-    pairs = [("Dataset", run.dataset_name), ("Base model", text.base_model(run.config.base_model))]
-    rows = [row for row in forms.SETTINGS if forms.applies(row, run.config.method) and row.path != forms.MORE_TARGETS]
-    pairs += [(row.label, _setting_words(run, row, shown[row.path])) for row in rows]
-    if run.config.optim.learning_rate is None and story.learning_rate.y:
-        pairs.append(("Highest learning rate", text.number(float(f"{max(story.learning_rate.y):.3g}"))))
-    if story.started:
-        start = story.started
-        split = f"{start.train_rows:,} trained, {start.eval_rows:,} held out"
-        trained = f"{text.count(start.trainable_parameters)} of {text.count(start.base_parameters)}"
-        pairs += [
-            ("Rows", split),
-            ("Trainable parameters", trained),
-            ("Device", f"{start.device}, {start.compute_dtype}"),
-        ]
-    return markup.facts([*pairs, ("Run id", run.id)])
-
-
 def timeline(story: Story) -> str:
     """Phases and notes in order."""
     phases = [line.partition("\t") for line in story.phases]
@@ -206,19 +207,21 @@ def timeline(story: Story) -> str:
     return f'<ul class="timeline">{"".join(items)}</ul>' if items else '<p class="card-hint">Nothing yet.</p>'
 
 
-def run_list(runs: Sequence[tuple[Run, Story]], now: datetime, names_device: bool = False) -> str:
-    """The runs as links, newest first; those under way say where, if there are several devices."""
-    items = "".join(_run_item(run, story, now, names_device) for run, story in runs)
+def run_list(runs: Sequence[tuple[Run, Summary]], now: datetime, names_device: bool = False) -> str:
+    """The runs as links, each with a box to choose it by; those under way say where, if there are several devices."""
+    items = "".join(_run_item(run, summary, now, names_device) for run, summary in runs)
     return f'<ul class="run-list">{items}</ul>'
 
 
-def _run_item(run: Run, story: Story, now: datetime, names_device: bool) -> str:
-    what = f"{queue.what(run)}{_on_device(run, names_device)}"
+def _run_item(run: Run, summary: Summary, now: datetime, names_device: bool) -> str:
+    what, esc = f"{queue.what(run)}{_on_device(run, names_device)}", markup.esc
     return (
-        f'<li><a href="/runs?run={markup.esc(run.id)}"><span class="run-name"><strong>{markup.esc(run.name)}</strong>'
-        f"<small>{markup.esc(what)}</small></span>"
-        f"{markup.chip(run.state)}{markup.sparkline(story.loss.y)}"
-        f'<span class="run-figure">{markup.esc(_figure(run, story))}</span>'
+        f'<li class="run-item" data-id="{esc(run.id)}"><label class="pick-label"><input class="pick" '
+        f'type="checkbox" value="{esc(run.id)}"><span class="visually-hidden">Select {esc(run.name)}</span>'
+        f'</label><a href="/runs?run={esc(run.id)}"><span class="run-name"><strong>{esc(run.name)}</strong>'
+        f"<small>{esc(what)}</small>{tags(run)}</span>"
+        f"{markup.chip(run.state)}{markup.sparkline(summary.loss)}"
+        f'<span class="run-figure">{markup.esc(_figure(run, summary))}</span>'
         f'<span class="run-when">{markup.esc(text.ago(run.created_at, now))}</span></a></li>'
     )
 
@@ -227,14 +230,14 @@ def _on_device(run: Run, names_device: bool) -> str:
     return f" · on {text.device(run.device)}" if names_device and run.device else ""
 
 
-def _figure(run: Run, story: Story) -> str:
+def _figure(run: Run, summary: Summary) -> str:
     if run.state == "queued":  # where several wait, the queue shows them
         return queue.place(0, 1)
-    if run.state in ("running", "pausing", "paused", "stopping") and story.steps:
-        return f"step {story.step:,} of {story.steps:,}"
-    if len(story.evaluation.y) > 1:
-        return f"{text.loss(story.evaluation.y[0])} → {text.loss(story.evaluation.y[-1])}"
-    return f"{text.plural(story.step, 'step')}" if story.step else ""
+    if run.state in ("running", "pausing", "paused", "stopping") and summary.steps:
+        return f"step {summary.step:,} of {summary.steps:,}"
+    if summary.eval_loss is not None:
+        return f"{text.loss(summary.base_eval_loss)} → {text.loss(summary.eval_loss)}"
+    return f"{text.plural(summary.step, 'step')}" if summary.step else ""
 
 
 def _progress_words(run: Run, story: Story) -> str:
@@ -261,15 +264,3 @@ def _evaluation_note(first: float | None, newest: float | None) -> str:
     if first is None:
         return "no rows held out, or not measured yet"
     return f"base model: {text.loss(first)}" if newest is not None else "the base model, before training"
-
-
-def _setting_words(run: Run, setting: forms.Setting, value: object) -> str:
-    if setting.path == forms.TARGETS:
-        return text.targets(run.config.lora.targets)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value == "":
-        return setting.unset
-    if isinstance(value, float):
-        return text.number(value)
-    return {choice: words for words, choice in setting.choices}.get(value, str(value).replace("\n", ", "))

@@ -5,7 +5,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from core.kernels.cross_entropy import CHUNK_ROWS, frozen_head_cross_entropy, plain_cross_entropy
+from core.kernels.cross_entropy import (
+    CHUNK_ROWS,
+    frozen_head_cross_entropy,
+    frozen_head_score,
+    plain_cross_entropy,
+)
 
 
 def problem(rows: int, dtype: torch.dtype, *, width: int = 24, vocabulary: int = 50) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,3 +82,23 @@ def test_the_frozen_head_gets_no_gradient_and_nothing_is_kept_without_grad() -> 
 def test_no_rows_lose_nothing() -> None:
     hidden, weight, labels = problem(0, torch.float32)
     assert frozen_head_cross_entropy(hidden, weight, labels).item() == 0
+    assert [figure.item() for figure in frozen_head_score(hidden, weight, labels)] == [0, 0]
+
+
+@pytest.mark.parametrize("rows", [1, CHUNK_ROWS, 3 * CHUNK_ROWS + 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_score_is_the_same_loss_to_the_bit_and_counts_what_all_logits_at_once_would_choose(
+    rows: int, dtype: torch.dtype
+) -> None:
+    hidden, weight, labels = problem(rows, dtype)
+    likeliest = (hidden.detach() @ weight.t()).float().argmax(dim=1)
+    labels[::3] = likeliest[::3]  # some are right
+    loss, correct = frozen_head_score(hidden, weight, labels)
+    assert torch.equal(loss, frozen_head_cross_entropy(hidden, weight, labels)) and not loss.requires_grad
+    assert correct.item() == (likeliest == labels).sum().item() >= len(labels[::3])
+
+
+def test_of_equal_logits_the_first_is_chosen_so_a_label_among_many_is_not_right_for_free() -> None:
+    hidden, weight, labels = problem(40, torch.float32)
+    _, correct = frozen_head_score(torch.zeros_like(hidden), weight, labels)
+    assert correct.item() == (labels == 0).sum().item()

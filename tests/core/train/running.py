@@ -37,6 +37,7 @@ class Run:
             "lora": {"rank": 4, "alpha": 16, "targets": LINEARS} | parts.get("lora", {}),
             "quant": {"bits": 32} | parts.get("quant", {}),
             "optim": optim | parts.get("optim", {}),
+            "samples": {"rows": 0} | parts.get("samples", {}),
             "seed": 3,
             **{name: parts[name] for name in ("method", "task") if name in parts},
         })  # fmt: skip

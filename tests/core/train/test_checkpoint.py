@@ -12,7 +12,6 @@ from torch import nn
 from core.models.precision import Precision
 from core.train import checkpoint
 from core.train.checkpoint import (
-    MANIFEST_FILE,
     PRECISION_FILE,
     STATE_FILE,
     TENSORS_FILE,
@@ -20,6 +19,7 @@ from core.train.checkpoint import (
     restore,
     save_checkpoint,
 )
+from core.train.manifest import MANIFEST_FILE
 
 
 class Training:

@@ -32,9 +32,10 @@ from core.events import (
     to_json,
 )
 from core.models.load import LoadedModel
-from core.train.checkpoint import MANIFEST_FILE, TENSORS_FILE
+from core.train.checkpoint import TENSORS_FILE
+from core.train.manifest import MANIFEST_FILE
 from core.train.objective import summed_loss
-from tests.core.tiny import VOCABULARY, conversation, packed_logits, plain_logits, tiny_llama
+from tests.core.tiny import LINEARS, VOCABULARY, conversation, packed_logits, plain_logits, tiny_llama
 from tests.core.train.architectures import save_with_tokenizer
 from tests.core.train.running import COLORS, RECORDS, Make, notes, of_kind, same_bits
 
@@ -79,6 +80,25 @@ def test_what_is_reported_agrees_with_itself(make: Make) -> None:
     checkpoint = run.folder / "checkpoints" / of_kind(events, Saved)[-1].path
     assert of_kind(events, Saved)[-1].bytes == sum(path.stat().st_size for path in checkpoint.iterdir())
     assert all(evaluation.accuracy is None for evaluation in evaluations)
+    assert all(0 <= evaluation.token_accuracy <= 1 for evaluation in evaluations)
+
+
+@pytest.mark.parametrize("lora", [{}, {"targets": (*LINEARS, "lm_head")}], ids=["frozen head", "adapted head"])
+def test_token_accuracy_is_the_share_of_trained_tokens_that_the_model_would_have_chosen(
+    make: Make, tiny: LoadedModel, lora: dict[str, Any]
+) -> None:
+    optim = {"steps": 40, "evaluations": 1, "learning_rate": 2e-2}
+    run = make(records=RECORDS[:5] * 2, lora=lora, optim=optim, data={"holdout": 0.4})
+    evaluations = of_kind(run.carry_out(), EvalDone)
+    held = hold_out(encode(tiny.tokenizer, run.records, 1024).rows, 0.4, run.config.seed).held
+    activate(tiny.model, load_adapter(tiny.model, run.folder / "adapter"))
+    right = total = 0
+    for row in held:
+        said = packed_logits(tiny.model, row.tokens).argmax(dim=-1).tolist()
+        right += sum(guess == label for guess, label in zip(said, row.labels, strict=True))
+        total += row.trained
+    assert total > 0 and evaluations[-1].token_accuracy == pytest.approx(right / total)
+    assert evaluations[-1].token_accuracy > evaluations[0].token_accuracy
 
 
 def test_a_set_that_can_be_memorized_is_memorized(make: Make, tiny: LoadedModel) -> None:
