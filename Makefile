@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PORT   ?= 7860
+# Tests run in so many processes, a file in one; what measures the machine runs after them, alone.
+JOBS   ?= 2
+IN_ORDER := --dist loadfile --no-loadscope-reorder
 
 .PHONY: app model install browser check test test-all screenshots bench clean
 
@@ -33,10 +36,12 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 test: $(VENV)/.installed-dev model browser check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not alone" -n $(JOBS) $(IN_ORDER)
+	$(BIN)/python -m pytest -m "not slow and alone"
 
 test-all: $(VENV)/.installed-dev model browser check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not alone" -n $(JOBS) $(IN_ORDER)
+	$(BIN)/python -m pytest -m alone
 
 screenshots: $(VENV)/.installed-dev model browser
 	$(BIN)/python -m docs.screenshots

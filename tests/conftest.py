@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,19 @@ import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What ran: of each folder how many tests passed, and the seconds that they took together."""
+    passed, seconds = Counter[str](), Counter[str]()
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if isinstance(report, pytest.TestReport):
+            folder = "/".join(report.nodeid.split("::")[0].split("/")[:2])
+            passed[folder] += report.when == "call" and report.passed
+            seconds[folder] += report.duration
+    terminalreporter.section("what ran")
+    for folder in sorted(passed):
+        terminalreporter.line(f"{folder:<32}{passed[folder]:>6,} passed {seconds[folder]:>8.1f} s")
 
 
 @pytest.fixture(scope="session")

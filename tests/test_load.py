@@ -10,12 +10,14 @@ from tests.load import carry_out
 from tests.load_sheet import FEWEST, GROWTH_BYTES, WITHIN_SECONDS, Sheet, word_of
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_ten_browsers_for_twenty_seconds_break_no_promise() -> None:
     outcome = carry_out(clients=10, seconds=20, seed=1)
     assert outcome.broken == [], outcome.words()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_fifty_browsers_for_five_minutes_break_no_promise() -> None:
