@@ -136,8 +136,8 @@ class ChatClient:
     def _converse(self, process: ChatProcess, request: dict[str, Any]) -> Iterator[ChatUpdate]:
         """One request's updates. Raises ProcessGone only while nothing of the reply has been passed on."""
         phase, has_text, is_over = "starting" if process.is_new else "reading the prompt", False, False
+        yield Waiting(phase=phase)
         try:
-            yield Waiting(phase=phase)
             process.ask(request)
             while not is_over:
                 message = process.receive(request["id"], timeout=REMIND_SECONDS)

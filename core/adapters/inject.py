@@ -259,19 +259,37 @@ def routed(model: nn.Module, rows: Sequence[str | None | Mix], dtype: torch.dtyp
     Raises:
         AdapterError: a key names no adapter of `model`.
     """
-    mixes = tuple(as_mix(row) for row in rows)
-    for key in {key for mix in mixes for key, _ in mix}:
-        require(model, key)
-    layers = list(lora_layers(model).values())
-    actives = [layer.active for layer in layers]
+    routing = Routing(model, dtype)
     try:
-        for layer in layers:
-            layer.route(mixes, dtype)
-            layer.active = None
+        routing.use(rows)
         yield
     finally:
-        for layer, active in zip(layers, actives, strict=True):
-            layer.route(None, dtype)
+        routing.end()
+
+
+class Routing:
+    """Lets the rows of `model` use adapters of their own, and others from batch to batch, until it ends: layers keep
+    what they made of each mix until then. Meanwhile no adapter may be put in, taken out or changed.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        self._model, self._dtype = model, dtype
+        self._layers = list(lora_layers(model).values())
+        self._actives = [layer.active for layer in self._layers]
+
+    def use(self, rows: Sequence[str | None | Mix]) -> None:
+        """As `routed`, from now on. Raises: AdapterError."""
+        mixes = tuple(as_mix(row) for row in rows)
+        for key in {key for mix in mixes for key, _ in mix}:
+            require(self._model, key)
+        for layer in self._layers:
+            layer.route(mixes, self._dtype)
+            layer.active = None
+
+    def end(self) -> None:
+        """Leave the model as it was."""
+        for layer, active in zip(self._layers, self._actives, strict=True):
+            layer.route(None, self._dtype)
             layer.active = active
 
 

@@ -52,7 +52,7 @@ def grouped_attention(
         `[rows, t, heads, size]` and None.
     """
     if joined is not None:
-        return attend_by_row(query, joined.layers[module.layer_idx].pairs, **others), None  # type: ignore[index]
+        return attend_by_row(query, joined.layers[module.layer_idx].pairs, **others), None
     if attention_mask is None and query.shape[2] == 1 and query.device.type == "cpu":
         attention_mask = torch.ones(1, 1, 1, key.shape[2], dtype=torch.bool, device=query.device)
     result: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **others)

@@ -13,14 +13,13 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from core.adapters.inject import as_mix, lora_layers, routed
+from core.adapters.inject import Routing, as_mix, lora_layers
 from core.generate.cache import KeptRows, Owner, begun_with, can_be_kept
 from core.generate.equal_rows import SIZES, equal_sizes
 from core.generate.joined import JoinedCache, fill
@@ -68,7 +67,7 @@ class Decoder:
         self.loaded = loaded
         self.kept = KeptRows(kept_bytes if can_be_kept(loaded.model.config) else 0)
         self._routed: tuple[str | Blend | None, ...] = ()
-        self._routing = ExitStack()
+        self._routing: Routing | None = None
         self.sizes = equal_sizes(self)
 
     @torch.inference_mode()
@@ -102,6 +101,9 @@ class Decoder:
 
     def step_together(self, rows: Sequence[Row], tokens: Sequence[int], count: int) -> Tensor:
         """As `write`, in one pass that is filled up to `count` rows; `Row.tokens` stay as they are."""
+        alike = list(dict.fromkeys(row.adapter for row in rows))
+        order = sorted(range(len(rows)), key=lambda at: alike.index(rows[at].adapter))  # the same adapters side by side
+        rows, tokens = [rows[at] for at in order], [tokens[at] for at in order]
         self._route((*(row.adapter for row in rows), *[None] * (count - len(rows))))
         device, joined = self.loaded.device, JoinedCache([row.cache for row in rows])
         output = self.loaded.model(
@@ -113,8 +115,8 @@ class Decoder:
             logits_to_keep=1,
             joined=joined,
         )
-        logits: Tensor = output.logits[: len(rows), -1]
-        return logits
+        logits: Tensor = output.logits[:, -1]
+        return logits[torch.tensor(order, device=device).argsort()]
 
     def step_alone(self, row: Row, token: int) -> Tensor:
         """Logits `[vocab]` behind one more token of one row; `Row.tokens` stay as they are."""
@@ -129,8 +131,9 @@ class Decoder:
 
     def rest(self) -> None:
         """Leave the model as it was: before adapters are put in or taken out, and when there is nothing to write."""
-        self._routing.close()
-        self._routed = ()
+        if self._routing is not None:
+            self._routing.end()
+        self._routing, self._routed = None, ()
 
     def _logits(self, tokens: Sequence[int], before: int, cache: DynamicCache) -> Tensor:
         """`[vocab]` behind `tokens` of one row, which come behind `before` others."""
@@ -147,9 +150,11 @@ class Decoder:
         return logits
 
     def _route(self, adapters: tuple[str | Blend | None, ...]) -> None:
+        if self._routing is None:
+            self._routing = Routing(self.loaded.model, self.loaded.dtype)
         if adapters != self._routed:
-            self.rest()
-            self._routing.enter_context(routed(self.loaded.model, adapters, self.loaded.dtype))
+            self._routed = ()  # where an adapter is missing
+            self._routing.use(adapters)
             self._routed = adapters
 
     def _owner(self, adapter: str | Blend | None) -> Owner:

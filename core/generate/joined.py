@@ -45,7 +45,7 @@ class JoinedLayer(DynamicLayer):  # type: ignore[misc]
 
     def get_seq_length(self) -> int:
         """The longest row's."""
-        return max(layer.get_seq_length() for layer in self._layers)
+        return max(int(layer.get_seq_length()) for layer in self._layers)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """As if there were no other columns; a row sees all of its own."""

@@ -38,6 +38,12 @@ _HARMLESS: Mapping[str, tuple[Any, ...]] = {
     "suffix": (None, ""),
     "echo": (None, False),
     "web_search_options": (None,),
+    # and of what other servers take beside OpenAI's fields
+    "min_p": (None, 0),
+    "min_tokens": (None, 0),
+    "ignore_eos": (None, False),
+    "stop_token_ids": (None, []),
+    "use_beam_search": (None, False),
 }
 
 
@@ -75,6 +81,8 @@ class Ask(BaseModel):
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)  # as other servers have it: 0 and -1 leave all
+    repetition_penalty: float | None = Field(None, gt=0, le=10)  # likewise: 1 is none
     seed: int | None = Field(None, ge=-LARGEST_SEED, le=LARGEST_SEED)
     stop: list[StopText] = []
     n: int | None = Field(None, ge=1, le=MOST_CHOICES)
@@ -127,6 +135,8 @@ class Ask(BaseModel):
                 max_new_tokens=max_tokens,
                 temperature=1.0 if self.temperature is None else self.temperature,
                 top_p=1.0 if self.top_p is None else self.top_p,
+                top_k=max(self.top_k or 0, 0),
+                repetition_penalty=self.repetition_penalty or 1.0,
                 seed=(seed + choice) % 2**63,
             )
             for choice in range(self.choices)

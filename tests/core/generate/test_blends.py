@@ -57,12 +57,12 @@ def theirs(tiny_folder: Path, adapters: list[Path]) -> Any:
     return model
 
 
-def logits(chat: ChatModel, routes: Sequence[str | Blend | None]) -> Tensor:
+def logits(chat: ChatModel, routes: Sequence[str | Blend | None], keeps: bool = True) -> Tensor:
     """`[rows, vocab]` behind the question, and behind two more tokens, added up along the way."""
     prompt = chat._tokenize(PaneRequest(adapter=None, messages=ASKED))
     decoder = chat.decoder
     with torch.inference_mode():
-        rows = [decoder.read(prompt, route) for route in routes]
+        rows = [decoder.read(prompt, route, keeps) for route in routes]
         found = [torch.stack([row.logits for row in rows])]
         for token in (17, 4711):
             found.append(decoder.write(rows, [token] * len(routes)))
@@ -111,7 +111,7 @@ def test_a_blend_is_pefts_concatenation(
 
 def test_strength_zero_is_the_base_and_one_the_adapter_to_the_last_bit(chat: ChatModel, keys: list[str]) -> None:
     routes: list[str | Blend | None] = [None, ((keys[0], 0.0), (keys[1], 0.0)), keys[1], ((keys[1], 1.0),)]
-    base, none, adapter, whole = logits(chat, routes)
+    base, none, adapter, whole = logits(chat, routes, keeps=False)
     assert torch.equal(none, base) and torch.equal(whole, adapter) and not torch.equal(adapter, base)
 
 

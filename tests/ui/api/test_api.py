@@ -88,6 +88,13 @@ def test_what_is_not_said_is_as_openai_has_it(client: TestClient, service: Stand
     assert (first.sampling.max_new_tokens, text.sampling.max_new_tokens) == (1024, 16)
 
 
+def test_what_other_servers_take_beside_is_taken_where_we_have_it(client: TestClient, service: StandInService) -> None:
+    for fields in ({"top_k": 40, "repetition_penalty": 1.3}, {"top_k": -1, "min_p": 0}):
+        assert client.post(CHAT, json=chat(**fields)).status_code == 200
+    found = [(asked.sampling.top_k, asked.sampling.repetition_penalty) for _, (asked,) in service.serving.asked]
+    assert found == [(40, 1.3), (0, 1.0)]
+
+
 def test_several_choices_are_drawn_apart_and_again_alike_for_a_seed(
     client: TestClient, service: StandInService
 ) -> None:
@@ -183,6 +190,8 @@ def test_models_are_listed_and_shown_by_either_name(client: TestClient) -> None:
         ("logprobs", True, "logprobs is not supported"),
         ("tools", [{"type": "function"}], "tools is not supported"),
         ("response_format", {"type": "json_object"}, "response_format is not supported"),
+        ("min_p", 0.1, "min_p is not supported"),
+        ("repetition_penalty", 0, "repetition_penalty"),
         ("stream_options", {"include_usage": True}, "stream"),
     ],
 )
