@@ -103,6 +103,8 @@ PROMISES = (
             place=("ratios", "furthest"), at_most=0.15, unit=""),
     Promise(about="a dataset's health, a million rows", against="datasets reading the file", benchmark="profile_rows",
             place=("ratios", "over_datasets"), at_least=1.0),
+    Promise(about="greedy tokens of f32 GGUF files in llama.cpp", against="our engine in fp32", benchmark="llama_cpp",
+            place=("ratios", "same_tokens_of_f32_files"), at_least=1.0),
 )  # fmt: skip
 
 
