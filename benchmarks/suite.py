@@ -25,11 +25,17 @@ from benchmarks.results import keep, last
 
 HERE = Path(__file__).parent
 ORDER = (
+<<<<<<< HEAD
     "training", "floor", "growth", "memory_estimate", "chat", "tokenizing", "profile_rows", "four_bit", "first_light",
     "pages",
+=======
+    "training", "floor", "growth", "memory_estimate", "chat", "tokenizing", "profile_rows", "four_bit", "llama_cpp",
+    "first_light",
+>>>>>>> export
 )  # fmt: skip
 PROGRAMS = tuple(name for name in ORDER if (HERE / f"{name}.py").is_file())
 NEEDS_BROWSER = "first_light"
+NEEDS_LLAMA_CPP = "llama_cpp"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -41,6 +47,10 @@ def subject(program: str) -> str:
 
 def left_out(program: str, *, is_quick: bool) -> str | None:
     """Why the suite cannot run `program` here; None where it can."""
+    if program == NEEDS_LLAMA_CPP and importlib.util.find_spec("llama_cpp") is None:
+        return (
+            "it needs llama.cpp, which takes minutes to build; get it with: pip install -r benchmarks/requirements.txt"
+        )
     if program != NEEDS_BROWSER:
         return None
     if is_quick:

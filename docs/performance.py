@@ -30,6 +30,7 @@ SECTIONS = {
     "tokenizing": "Tokenizing and packing",
     "profile_rows": "A dataset's health beside reading its file",
     "four_bit": "Four bits beside sixteen",
+    "llama_cpp": "Exports in llama.cpp",
     "first_light": "The first day",
     "pages": "Long runs and many runs on the page",
 }

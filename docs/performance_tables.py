@@ -264,6 +264,25 @@ def four_bit(found: Results) -> list[str]:
     ]
 
 
+def llama_cpp(found: Results) -> list[str]:
+    """What llama.cpp answers with each file, beside what we do."""
+    return [
+        markdown(
+            ("files", "MB", "prompts tokenized alike", "same answers", "same tokens"),
+            (
+                (
+                    name,
+                    f"{part['megabytes']:.0f}",
+                    f"{part['prompts_tokenized_alike']} of {part['prompts']}",
+                    f"{part['same_answers']} of {part['prompts']}",
+                    f"{part['same_tokens']} of {part['tokens']}",
+                )
+                for name, part in found["files"].items()
+            ),
+        )
+    ]
+
+
 def figures(found: Results) -> list[str]:
     """Every plain figure of a result file, a line each; for benchmarks that need no more."""
     return [markdown(("figure", ""), ((name, f"{value:,.4g}") for name, value in _flat(found) if name))]
@@ -287,6 +306,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "tokenizing": tokenizing,
     "profile_rows": profile_rows,
     "four_bit": four_bit,
+    "llama_cpp": llama_cpp,
     "first_light": figures,
     "pages": figures,
 }

@@ -179,21 +179,28 @@ def remove_user(name: str, home: HomeOption = None) -> None:
 @commands.command()
 def export(
     adapter: Annotated[Path, typer.Option(help="The adapter's folder.")],
-    to: Annotated[str, typer.Option(help="peft, portable, merged or gguf.")],
-    output: Annotated[Path, typer.Option(help="The folder to write, or a .zip file; for gguf the file.")],
+    to: Annotated[str, typer.Option(help="peft, portable, merged, gguf, merged-gguf or merged-gguf-q8_0.")],
+    output: Annotated[Path, typer.Option(help="The folder to write, or a .zip file; for GGUF the file.")],
     model: Annotated[
         str | None, typer.Option(help="The base model, where the adapter does not name one that is here.")
     ] = None,
     fp32: Annotated[bool, typer.Option("--fp32", help="Merge into 32-bit weights.")] = False,
     bits: Annotated[int | None, typer.Option(help="Merge into the base as it was in training: 4 or 8.")] = None,
+    shard_size: Annotated[str, typer.Option(help="The most a file of merged weights may take, as 5GB.")] = "5GB",
+    no_check: Annotated[bool, typer.Option("--no-check", help="Do not read it back: faster, and unproven.")] = False,
 ) -> None:
-    """Write an adapter for use elsewhere."""
+    """Write an adapter for use elsewhere, read it back as a stranger would, and say how near it came."""
     from jobs.exports import Export, export_adapter
 
     set_up_logging(logging.WARNING)
-    order = Export(adapter=adapter, form=to, output=output, base_model=model, fp32=fp32, bits=bits)
-    if words := export_adapter(order):
-        typer.echo(words, err=True)
+    order = Export(
+        adapter=adapter, form=to, output=output, base_model=model, fp32=fp32, bits=bits, shard_size=shard_size,
+        is_checked=not no_check,
+    )  # fmt: skip
+    done = export_adapter(order)
+    for sentence in (done.words, done.verdict.sentence if done.verdict else ""):
+        if sentence:
+            typer.echo(sentence, err=True)
     typer.echo(str(output))
 
 
@@ -210,7 +217,7 @@ def combine(
     """Make one adapter of several of one base model: their weighted sum, or what TIES or DARE make of them."""
     set_up_logging(logging.WARNING)
     from core.adapters.combine_folders import Combination
-    from jobs.exports import combine_adapters
+    from jobs.reworking import combine_adapters
 
     weights = tuple(weight or [1.0] * len(adapter))
     wanted = Combination(how=how, weights=weights, rank=rank, density=density, seed=seed)  # type: ignore[arg-type]
@@ -226,7 +233,7 @@ def shrink(
     energy: Annotated[float | None, typer.Option(help="The share of each change to keep, such as 0.99.")] = None,
 ) -> None:
     """Make an adapter smaller: the nearest of a lower rank."""
-    from jobs.exports import shrink_adapter
+    from jobs.reworking import shrink_adapter
 
     set_up_logging(logging.WARNING)
     typer.echo(shrink_adapter(adapter, output, rank=rank, energy=energy), err=True)

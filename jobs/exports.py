@@ -1,33 +1,36 @@
-"""Writes adapters in the forms that other programs read, several as one, and one smaller.
+"""Writes adapters in the forms that other programs read (`jobs.export_forms`), and reads back what was written.
 
-peft       PEFT's format, as it was trained
-portable   plain LoRA in PEFT's format, exact for every program that reads it: one rank, the scale in B
-merged     base and adapter as one model in transformers' format
-gguf       llama.cpp's format for LoRA adapters
+What is written lies beside its place until a stranger has read it back (`core.export`); what answers otherwise than the
+adapter on its base is thrown away. The figure is kept beside the export as `NAME.check.json`, and is in its card.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+
+import psutil
 
 from core.config import QuantConfig
-from core.errors import AdapterError, ConfigError
-from core.models.catalogue import default_models_root
-from jobs.adapters import check_output, copy_adapter, require_adapter, zip_files, zip_folder
+from core.errors import ConfigError
+from core.export.about import About, licence_of
+from core.export.verdict import Verdict
+from core.models.catalogue import default_models_root, public_name
+from core.models.shapes import parameter_count
+from jobs.adapters import check_output, copy_adapter, require_adapter
 from jobs.bases import shared_base
-from jobs.home import PROJECT
-from jobs.names import slug
-from jobs.views import Adapter
+from jobs.export_draft import Draft, check_file
+from jobs.export_forms import ExportForm, export_form
 
 if TYPE_CHECKING:
-    from core.adapters.combine_folders import Combination
     from core.adapters.merge import MergeReport
+
+WRITING, CHECKING, PACKING = "writing", "checking", "packing"
+_SIZE = re.compile(r"[1-9]\d{0,5}(KB|MB|GB)")
+_BYTES_A_PARAMETER = 5  # fp32, and what the prompts need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,9 @@ class Export:
     """What is to be written where.
 
     `base_model` is what to merge into, if not what the adapter names; `fp32` and `bits` are for merging: the result's
-    precision, and how the base was quantized in training where that is the model wanted.
+    precision, and how the base was quantized in training where that is the model wanted. `shard_size` is the most that
+    a file of a merged model's weights may take. `about` is what the card tells, where more is known than the folder
+    says. Without `is_checked` nothing is read back.
     """
 
     adapter: Path
@@ -44,149 +49,136 @@ class Export:
     base_model: str | None = None
     fp32: bool = False
     bits: int | None = None
+    shard_size: str = "5GB"
+    about: About | None = None
+    is_checked: bool = True
 
 
-def export_adapter(order: Export) -> str:
-    """Carry `order` out; a sentence on how exact the result is, where there is something to say. An output that ends in
-    .zip becomes a zip of the folder.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written: `words` on how exact the weights are, and what reading it back has shown, if it was."""
+
+    words: str
+    verdict: Verdict | None
+
+
+def export_adapter(order: Export, report: Callable[[str], None] = lambda phase: None) -> Exported:
+    """Carry `order` out. An output that ends in .zip becomes a zip of the folder.
+
+    Args:
+        report: told of the phases: writing, checking, packing.
 
     Raises:
-        UserError: the form is not known, or the adapter, the base or the output cannot be used.
+        UserError: the form is not known, the adapter, the base or the output cannot be used, or what was written does
+            not answer as the adapter does.
     """
-    write = _FORMS.get(order.form)
-    if write is None:
-        raise ConfigError(f"There is no export to {order.form!r}", hint=f"Choose {_choices()}", field="to")
-    if order.form != "merged" and (order.fp32 or order.bits is not None):
+    form = export_form(order.form)
+    if not form.has_base and (order.fp32 or order.bits is not None):
         raise ConfigError(f"--fp32 and --bits are about merging, not about {order.form}", hint="Leave them out")
-    require_adapter(order.adapter)
-    return write(order)
-
-
-def export_in_child(adapter: Adapter, form: str, exports: Path, environment: Mapping[str, str]) -> Path:
-    """The adapter as one file in `exports`, made by a process of its own, since this one is to stay without torch.
-
-    Raises:
-        ConfigError: there is no such form.
-        AdapterError: it cannot be written in that form.
-    """
-    if form not in _FORMS:
-        raise ConfigError(f"There is no export to {form!r}", hint=f"Choose {_choices()}", field="to")
-    suffix = "gguf" if form == "gguf" else "zip"
-    target = exports / f"{slug(adapter.name)}-{adapter.fingerprint}-{form}.{suffix}"
-    if target.exists():
-        return target
-    command = [sys.executable, str(PROJECT / "app.py"), "export", "--to", form, "--model", adapter.base_model]
-    command += ["--adapter", str(adapter.path), "--output", str(target)]
-    child = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
-    if child.returncode:
-        said = child.stderr.strip().splitlines() or [f"the process ended with {child.returncode}"]
-        raise AdapterError(f"{adapter.name} was not exported: {said[-1].rstrip('.')}")
-    return target
-
-
-def combine_adapters(folders: Sequence[Path], combination: Combination, output: Path) -> str:
-    """Write the combination of the adapters in `folders` to `output`; a sentence on what its rank keeps.
-
-    Raises:
-        UserError: an adapter or the output cannot be used, or the combination asks for what cannot be.
-    """
-    from core.adapters.combine_folders import combine_folders
-
-    for folder in folders:
-        require_adapter(folder)
-    with _Folder(output) as draft:
-        energy = combine_folders(folders, combination, draft)
-    if combination.how == "concat":
-        return "The sum is exact; ranks have added up."
-    return f"Rank {combination.rank} keeps {energy:.1%} of the combined change's energy."
-
-
-def shrink_adapter(folder: Path, output: Path, *, rank: int | None, energy: float | None) -> str:
-    """Write the adapter in `folder` at a lower rank to `output`; a sentence on what is kept.
-
-    Raises:
-        UserError: the adapter or the output cannot be used, or not just one of `rank` and `energy` is given.
-    """
-    from core.adapters.combine_folders import shrink_folder
-
-    require_adapter(folder)
-    with _Folder(output) as draft:
-        reduced = shrink_folder(folder, draft, rank=rank, energy=energy)
-    ranks = sorted(delta.a.shape[0] for delta in reduced.deltas.values())
-    words = f"Rank {ranks[-1]}" if ranks[0] == ranks[-1] else f"Ranks from {ranks[0]} to {ranks[-1]}"
-    keep = "keeps" if ranks[0] == ranks[-1] else "keep"
-    return f"{words} {keep} {reduced.energy_in_all:.1%} of the change's energy."
-
-
-def _write_peft(order: Export) -> str:
-    if order.output.suffix == ".zip":
-        _check_file(order.output)
-        zip_folder(order.adapter, order.output)
-    else:
-        check_output(order.output)
-        copy_adapter(order.adapter, order.output)
-    return ""
-
-
-def _write_portable(order: Export) -> str:
-    from core.adapters.portable import export_portable
-
-    with _Folder(order.output) as folder:
-        export_portable(order.adapter, folder)
-    return ""
-
-
-def _write_merged(order: Export) -> str:
-    from core.adapters.merge import export_merged  # torch comes in here
-
     if order.bits not in (None, 4, 8):
         raise ConfigError(f"Bits is {order.bits}", hint="It must be 4 or 8, as in the training", field="bits")
-    quant = QuantConfig(bits=order.bits) if order.bits else None  # type: ignore[arg-type]
-    with _Folder(order.output) as folder:
-        report = export_merged(order.adapter, _base_folder(order), folder, fp32=order.fp32, quant=quant)
-    return _merge_words(report)
+    if _SIZE.fullmatch(order.shard_size) is None:
+        raise ConfigError(f"A file of at most {order.shard_size!r} is no size", hint="Give one as 5GB or 500MB")
+    require_adapter(order.adapter)
+    _check_output(order, form)
+    base = None if form.key == "peft" and not order.is_checked else _base_folder(order)
+    with Draft(order.output, form) as draft:
+        report(WRITING)
+        words, stored = _WRITERS[form.key.removesuffix("-q8_0")](order, base, draft.path)
+        verdict = None
+        if order.is_checked:
+            assert base is not None
+            report(CHECKING)
+            verdict = _read_back(order, form, base, draft.path, stored)
+            draft.keep(verdict)
+            if not form.is_file:
+                _write_card(order, base, draft.path, verdict)
+        report(PACKING)
+    return Exported(words=words, verdict=verdict)
 
 
-def _write_gguf(order: Export) -> str:
+def about_of(order: Export, base: Path) -> About:
+    """What is known of the adapter: what was given, or what its folder says."""
+    if order.about is not None:
+        return order.about
+    named = require_adapter(order.adapter).base_model
+    return About(name=order.adapter.resolve().name, base_model=public_name(named), licence=licence_of(named, base))
+
+
+def _write_card(order: Export, base: Path, folder: Path, verdict: Verdict) -> None:
+    from core.export.card import write_export_card
+
+    write_export_card(folder, order.form, about_of(order, base), order.adapter, verdict)
+
+
+def _read_back(order: Export, form: ExportForm, base: Path, written: Path, stored: str) -> Verdict:
+    needed, free = _BYTES_A_PARAMETER * parameter_count(base), psutil.virtual_memory().available
+    if needed > free:
+        lack = f"that takes {needed / 1e9:.0f} GB of memory, and {free / 1e9:.0f} GB are free"
+        return Verdict(reader="", why_not=lack)
+    from core.export.reference import ask
+    from core.export.verify import Written, verify
+
+    reference = ask(order.adapter, base, _quant(order), (stored,))
+    return verify(Written(path=written, reader=form.reader, base=base, stored=stored), reference)
+
+
+def _write_peft(order: Export, base: Path | None, draft: Path) -> tuple[str, str]:
+    copy_adapter(order.adapter, draft)
+    return "", "float32"
+
+
+def _write_portable(order: Export, base: Path | None, draft: Path) -> tuple[str, str]:
+    from core.adapters.portable import export_portable
+
+    export_portable(order.adapter, draft)
+    return "", "float32"
+
+
+def _write_merged(order: Export, base: Path | None, draft: Path) -> tuple[str, str]:
+    from core.adapters.merge import export_merged  # torch comes in here
+
+    assert base is not None
+    report = export_merged(
+        order.adapter,
+        base,
+        draft,
+        precision=32 if order.fp32 else 16,
+        quant=_quant(order),
+        shard_size=order.shard_size,
+    )
+    return _merge_words(report), report.stored
+
+
+def _write_gguf(order: Export, base: Path | None, draft: Path) -> tuple[str, str]:
     from core.adapters.gguf import export_gguf
 
-    _check_file(order.output)
-    export_gguf(order.adapter, _base_folder(order), order.output)
-    return ""
+    assert base is not None
+    export_gguf(order.adapter, base, draft)
+    return "", "float32"
 
 
-_FORMS: dict[str, Callable[[Export], str]] = {
+def _write_merged_gguf(order: Export, base: Path | None, draft: Path) -> tuple[str, str]:
+    from core.export.gguf_model import export_gguf_model
+
+    assert base is not None
+    storage: Any = "f32" if order.fp32 else export_form(order.form).storage
+    name = about_of(order, base).name
+    report = export_gguf_model(order.adapter, base, draft, storage=storage, name=name, quant=_quant(order))
+    return _merge_words(report), {"f32": "float32", "f16": "float16", "q8_0": "q8_0"}[storage]
+
+
+_WRITERS: dict[str, Callable[[Export, Path | None, Path], tuple[str, str]]] = {
     "peft": _write_peft,
     "portable": _write_portable,
     "merged": _write_merged,
     "gguf": _write_gguf,
+    "merged-gguf": _write_merged_gguf,
 }
 
 
-class _Folder:
-    """A folder beside `output` to write into; at the block's end it is moved there, or zipped where `output` ends in
-    .zip. So the output is there as a whole or not at all.
-    """
-
-    def __init__(self, output: Path) -> None:
-        self._output = output.absolute()
-        if output.suffix == ".zip":
-            _check_file(output)
-        else:
-            check_output(output, must_be_new=True)
-            self._output.parent.mkdir(parents=True, exist_ok=True)
-        self._draft = tempfile.TemporaryDirectory(dir=self._output.parent, prefix=".export-")
-
-    def __enter__(self) -> Path:
-        return Path(self._draft.name) / "export"
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._draft as name:
-            written = Path(name) / "export"
-            if kind is None and self._output.suffix == ".zip":
-                zip_files(sorted(written.iterdir()), self._output)
-            elif kind is None:
-                written.replace(self._output)
+def _quant(order: Export) -> QuantConfig | None:
+    return QuantConfig(bits=cast(Any, order.bits)) if order.bits else None
 
 
 def _base_folder(order: Export) -> Path:
@@ -208,13 +200,8 @@ def _merge_words(report: MergeReport) -> str:
     )
 
 
-def _check_file(output: Path) -> None:
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        raise ConfigError(
-            f"{output} cannot be written", hint="Give a file's name in a folder that is there", field="output"
-        )
-
-
-def _choices() -> str:
-    *others, last = _FORMS
-    return f"{', '.join(others)} or {last}"
+def _check_output(order: Export, form: ExportForm) -> None:
+    if form.is_file or order.output.suffix == ".zip":
+        check_file(order.output)
+    else:
+        check_output(order.output, must_be_new=form.key != "peft")

@@ -23,7 +23,8 @@ from jobs.checkpoints import Checkpoint, Checkpoints
 from jobs.costs import Cost, Costs, Memory, steps_of
 from jobs.curves import Curve
 from jobs.datasets import Datasets
-from jobs.exports import export_in_child
+from jobs.export_forms import ExportForm
+from jobs.export_jobs import Exports, FormView, PushView
 from jobs.fitting import RowFacts
 from jobs.fixes import Fix
 from jobs.flags import FLAGS, Flag
@@ -43,7 +44,6 @@ from jobs.names import checked_name
 from jobs.notes import Notes, tags_of
 from jobs.probes import Probes, ProbeView
 from jobs.rates import PastRuns
-from jobs.room import require_room
 from jobs.saved_checkpoints import SavedCheckpoint
 from jobs.scheduler import Scheduler
 from jobs.serving import Asked, Served, Serving
@@ -88,8 +88,10 @@ __all__ = [
     "Delta",
     "Estimate",
     "Example",
+    "ExportForm",
     "Fix",
     "Flag",
+    "FormView",
     "Machine",
     "Memory",
     "ModelCard",
@@ -98,6 +100,7 @@ __all__ = [
     "Node",
     "Pane",
     "ProbeView",
+    "PushView",
     "RowFacts",
     "Run",
     "RunProblem",
@@ -139,6 +142,7 @@ class Service:
         self._environment = child_environment(self._models_root)
         self.data = Datasets(self._home, self._store, self._environment)
         self.tokens = TokenProfiles(self._home, self._store, self._models_root, self._environment)
+        self.exports = Exports(self._home, self._store, self._models_root, self._environment)
         self._chats = Chats(self._store, self._models_root, self._home.chat_log, self._environment)
         launcher = LocalLauncher(self._environment)
         self.users = Users(self._store)
@@ -179,6 +183,7 @@ class Service:
         self._chats.close()
         self.checkpoints.close()
         self.probes.close()
+        self.exports.close()
         self.data.close()
         self.tokens.close()
         self._store.close()
@@ -348,20 +353,6 @@ class Service:
             AdapterError: its files have gone.
         """
         return write_zip(self._store.adapter(adapter_id), self._home.exports)
-
-    def export_file(self, adapter_id: str, form: str) -> Path:
-        """The adapter as one file in another form than PEFT's: `portable`, `merged` or `gguf`. It takes a process and
-        its time; what was made once is there the next time.
-
-        Raises:
-            NotFound: there is no such adapter.
-            ConfigError: there is no such form.
-            AdapterError: it cannot be written in that form.
-            RunError: there is no room for it.
-        """
-        adapter = self.adapter(adapter_id)
-        require_room(self._home, "The file", 2 * adapter.bytes)
-        return export_in_child(adapter, form, self._home.exports, self._environment)
 
     # -- chat ----------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class OwnAddresses:
         return PlainTextResponse("There is nothing at this address.\n", 404)
 
     async def _adapter(self, adapter_id: str, form: str) -> Response:
-        export = partial(self.service.export_file, form=form) if form else self.service.export_zip
+        export = partial(self.service.exports.file, form=form) if form else self.service.export_zip
         try:
             path = await run_in_threadpool(export, adapter_id)
         except UserError as error:

@@ -97,16 +97,17 @@ def write_card(
         tag="bitfit" if is_bitfit else "lora",
         article="A BitFit" if is_bitfit else "A LoRA",
         form="a form of its own" if is_bitfit else "PEFT's format",
-        facts="\n".join(f"| {name} | {value} |" for name, value in _facts(config, settings, eval_loss, base_eval_loss)),
+        facts="\n".join(f"| {name} | {value} |" for name, value in facts(config, settings, eval_loss, base_eval_loss)),
         loading=UNKNOWN_TO_PEFT if is_bitfit else _loading(config, base_model, has_tokenizer),
         remarks="".join(f"\n{remark}\n" for remark in _remarks(config, settings, has_embedding, has_tokenizer)),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _facts(
+def facts(
     config: RunConfig, settings: PeftSettings, eval_loss: float | None, base_eval_loss: float | None
 ) -> Iterator[tuple[str, str]]:
+    """How an adapter was made and how well it does, as names and values."""
     lora = config.lora
     if settings.kind == BITFIT:
         yield "trained", "every bias"

@@ -175,8 +175,8 @@ def _as_they_are(config: Any, module: str, out_features: int) -> None:
     return None
 
 
-def _paired(config: Any, module: str, out_features: int) -> Tensor | None:
-    """q and k with each head's two halves dealt out in turn."""
+def paired_rows(config: Any, module: str, out_features: int) -> Tensor | None:
+    """In which order llama.cpp has the rows of q and k, each head's two halves dealt out in turn; None for others."""
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     leaf = module.rpartition(".")[2]
     if leaf not in heads:
@@ -191,10 +191,10 @@ def _gathered(config: Any, module: str, out_features: int) -> Tensor | None:
 
 
 _ARCHITECTURES = {
-    "llama": _Architecture(gguf.MODEL_ARCH.LLAMA, _paired),
-    "mistral": _Architecture(gguf.MODEL_ARCH.LLAMA, _paired),
-    "mixtral": _Architecture(gguf.MODEL_ARCH.LLAMA, _paired),
-    "smollm3": _Architecture(gguf.MODEL_ARCH.SMOLLM3, _paired),
+    "llama": _Architecture(gguf.MODEL_ARCH.LLAMA, paired_rows),
+    "mistral": _Architecture(gguf.MODEL_ARCH.LLAMA, paired_rows),
+    "mixtral": _Architecture(gguf.MODEL_ARCH.LLAMA, paired_rows),
+    "smollm3": _Architecture(gguf.MODEL_ARCH.SMOLLM3, paired_rows),
     "qwen2": _Architecture(gguf.MODEL_ARCH.QWEN2, _as_they_are),
     "qwen3": _Architecture(gguf.MODEL_ARCH.QWEN3, _as_they_are),
     "gemma": _Architecture(gguf.MODEL_ARCH.GEMMA, _as_they_are),

@@ -93,6 +93,19 @@ MADE_UP: dict[str, dict[str, Any]] = {
         "others_share": 0.02,
         "ratios": {"over_datasets": 0.5},
     },
+    "llama_cpp": {
+        "files": {
+            "gguf": {
+                "prompts": 9,
+                "prompts_tokenized_alike": 9,
+                "same_answers": 8,
+                "tokens": 90,
+                "same_tokens": 89,
+                "megabytes": 12.0,
+            }
+        },
+        "ratios": {"same_tokens_of_f32_files": 89 / 90},
+    },  # fmt: skip
     "chat": {
         "new_tokens": 8,
         "dtype": "bfloat16",
@@ -122,6 +135,7 @@ def test_figures_reach_the_page_with_their_machine_their_method_and_their_verdic
     assert "| ours, 16 bits | 50 | 49, 50, 60 | 2.00 |" in text
     assert "| [1, 2] by [2, 3] | 4 | 0.500 | 7 |" in text
     assert "9×" in text and "KEPT" in text
+    assert "| gguf | 12 | 9 of 9 | 8 of 9 | 89 of 90 |" in text and "BROKEN" in text
     assert "the rounds' fractions are 0.38, 0.62." in text
     assert "Each precision has a process of its own" in text  # of the program's own words
 

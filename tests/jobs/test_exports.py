@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from core.adapters.combine_folders import Combination
 from core.adapters.inject import inject, lora_layers
@@ -18,9 +20,12 @@ from core.adapters.peft_format import read_adapter, save_adapter
 from core.config import LoraConfig
 from core.errors import AdapterError, ConfigError, UserError
 from core.models.load import load_model
-from jobs.exports import Export, combine_adapters, export_adapter, export_in_child, shrink_adapter
+from jobs import exports
+from jobs.export_draft import check_path
+from jobs.exports import Export, export_adapter
+from jobs.home import PROJECT
+from jobs.reworking import combine_adapters, shrink_adapter
 from tests.jobs.stand_in import write_model
-from tests.ui.stand_in import adapter
 
 
 def write(folder: Path, model: Path, seed: int, **lora: Any) -> Path:
@@ -46,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[
 
 
 def order(trained: dict[str, Path], form: str, output: Path, name: str = "one", **more: Any) -> Export:
-    return Export(adapter=trained[name], form=form, output=output, **more)
+    return Export(adapter=trained[name], form=form, output=output, **({"is_checked": False} | more))
 
 
 def test_every_form_of_a_folder_can_be_a_zip_of_the_same_files(trained: dict[str, Path], tmp_path: Path) -> None:
@@ -61,16 +66,63 @@ def test_every_form_of_a_folder_can_be_a_zip_of_the_same_files(trained: dict[str
     }
 
 
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [("peft", "a"), ("portable", "a.zip"), ("merged", "a.zip"), ("gguf", "a.gguf"), ("merged-gguf", "a.gguf"),
+     ("merged-gguf-q8_0", "a.gguf")],
+)  # fmt: skip
+def test_every_form_is_read_back_and_its_figure_is_beside_it(
+    form: str, name: str, trained: dict[str, Path], tmp_path: Path
+) -> None:
+    phases: list[str] = []
+    done = export_adapter(order(trained, form, tmp_path / name, is_checked=True), phases.append)
+    assert done.verdict is not None and done.verdict.is_good and done.verdict.agreed >= 0.9 * done.verdict.tokens > 0
+    assert json.loads(check_path(tmp_path / name).read_text())["difference"] == done.verdict.difference
+    assert phases == [exports.WRITING, exports.CHECKING, exports.PACKING]
+    assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}.check.json"}
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            assert done.verdict.sentence in archive.read("README.md").decode()
+
+
+def test_what_does_not_say_the_same_is_not_handed_out(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = exports._WRITERS["portable"]
+
+    def damage(given: Export, base: Path | None, draft: Path) -> tuple[str, str]:
+        told = write(given, base, draft)
+        weights = draft / "adapter_model.safetensors"
+        tensors = load_file(weights)
+        name = next(name for name in tensors if name.endswith("lora_B.weight"))
+        save_file(tensors | {name: -tensors[name]}, weights, metadata={"format": "pt"})
+        return told
+
+    monkeypatch.setitem(exports._WRITERS, "portable", damage)
+    with pytest.raises(AdapterError, match=r"not kept: logits differ by [\d.e+-]+ of their spread"):
+        export_adapter(order(trained, "portable", tmp_path / "out.zip", is_checked=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_memory_does_not_suffice_that_is_said(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "_BYTES_A_PARAMETER", 10**9)
+    done = export_adapter(order(trained, "peft", tmp_path / "out", is_checked=True))
+    assert done.verdict is not None and done.verdict.sentence.startswith("Not read back: that takes ")
+    assert done.verdict.sentence in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_a_merge_says_what_rounding_did(trained: dict[str, Path], tmp_path: Path) -> None:
-    assert "nothing was lost" in export_adapter(order(trained, "merged", tmp_path / "a", fp32=True))
-    words = export_adapter(order(trained, "merged", tmp_path / "b", bits=4))
-    assert "moves a weight by up to" in words
+    assert "nothing was lost" in export_adapter(order(trained, "merged", tmp_path / "a", fp32=True)).words
+    assert "rounding is off by up to" in export_adapter(order(trained, "merged", tmp_path / "b", bits=4)).words
     assert (tmp_path / "b" / "config.json").is_file()
 
 
 @pytest.mark.parametrize(
     ("more", "says"),
-    [({"form": "onnx"}, "peft, portable, merged or gguf"), ({"form": "portable", "fp32": True}, "about merging"),
+    [({"form": "onnx"}, "portable, merged, gguf, merged-gguf or merged-gguf-q8_0"),
+     ({"form": "portable", "fp32": True}, "about merging"), ({"form": "merged", "shard_size": "much"}, "'much'"),
      ({"form": "merged", "bits": 3}, "Bits is 3"), ({"form": "portable", "name": "dora"}, "DoRA"),
      ({"form": "gguf", "name": "dora"}, "DoRA")],
     ids=str,
@@ -142,23 +194,18 @@ def test_shrinking_tells_what_is_kept(trained: dict[str, Path], tmp_path: Path) 
     assert "keep" in shrink_adapter(trained["one"], tmp_path / "most", rank=None, energy=0.9)
 
 
-def test_a_download_is_made_by_another_process_once(
-    trained: dict[str, Path], tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = adapter(path=trained["one"], name="The Captain: é/../x", base_model=str(tiny_model))
-    path = export_in_child(known, "portable", tmp_path, os.environ)
-    assert path == tmp_path / f"the-captain-e-x-{known.fingerprint}-portable.zip"
-    with zipfile.ZipFile(path) as archive:
-        settings = json.loads(archive.read("adapter_config.json"))
-    assert settings["r"] == settings["lora_alpha"]
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("made a second time"))
-    assert export_in_child(known, "portable", tmp_path, os.environ) == path
-    with pytest.raises(ConfigError, match="no export"):
-        export_in_child(known, "../../x", tmp_path, os.environ)
-
-
-def test_a_download_that_cannot_be_made_says_why_and_leaves_nothing(trained: dict[str, Path], tmp_path: Path) -> None:
-    known = adapter(path=trained["dora"], name="dora", base_model="starter")
-    with pytest.raises(AdapterError, match="dora was not exported: The adapter has DoRA's magnitudes"):
-        export_in_child(known, "portable", tmp_path, os.environ)
-    assert list(tmp_path.iterdir()) == []
+def test_the_command_line_prints_the_figure(trained: dict[str, Path], tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "app.py",
+        "export",
+        "--adapter",
+        str(trained["one"]),
+        "--output",
+        str(tmp_path / "a.gguf"),
+    ]
+    done = subprocess.run([*command, "--to", "gguf"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "a.gguf"), done.stderr
+    assert "Read back by gguf" in done.stderr and "64 of 64 greedy tokens agree" in done.stderr
+    refused = subprocess.run([*command, "--to", "onnx"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "merged-gguf" in refused.stderr

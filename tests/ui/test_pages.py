@@ -103,10 +103,10 @@ def test_a_whole_models_page_says_what_it_is_good_for() -> None:
     assert "Rank" not in run_settings.settings(done, told(started()))
 
 
-def test_the_library_offers_other_formats_to_adapters_that_can_have_them() -> None:
-    assert library.adapter_list([adapter()], NOW).count("?to=") == 3
-    for other in (adapter(task="classification"), adapter(method="bitfit", rank=0, targets=())):
-        assert "?to=" not in library.adapter_list([other], NOW)
+def test_the_library_offers_other_formats_for_all_but_whole_models() -> None:
+    for one in (adapter(), adapter(task="classification"), adapter(method="bitfit", rank=0, targets=())):
+        assert library.adapter_list([one], NOW).count('class="as-button small plain formats"') == 1
+    assert "plain formats" not in library.adapter_list([adapter(method="full", rank=0, targets=())], NOW)
     classifier = library.adapter_list([adapter(task="classification")], NOW)
     assert "/playground" not in classifier and 'class="pick"' not in classifier and "Classifier" in classifier
     assert "BitFit" in library.adapter_list([adapter(method="bitfit", rank=0, targets=())], NOW)

@@ -1,7 +1,8 @@
 """The Library: every adapter that was trained here, to be compared, downloaded and renamed.
 
 Ids: `#adapter-list`, in it one `.adapter` with `data-id` each, with `.download`, `.formats`, `.compare` and `.rename`;
-`#compare-selected`; `#rename-name` and `#rename-save` once a rename is asked for.
+`#compare-selected`; `#rename-name` and `#rename-save` once a rename is asked for; `ui.pages.exporting` has those of the
+panel that `.formats` opens.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import gradio as gr
 from jobs.service import Adapter, Service
 from ui import addresses, answers, markup, text
 from ui.answers import News
-from ui.pages import frame, serving_card
+from ui.pages import exporting, frame, serving_card
 from ui.story import Stories
 
 # Ticked adapters make up the link of "Compare selected"; a click on Rename goes to the server with the adapter's id.
@@ -31,17 +32,11 @@ element.addEventListener('change', update);
 element.addEventListener('click', (event) => {
   const button = event.target.closest('.rename');
   if (button) trigger('rename', {id: button.closest('.adapter').dataset.id});
+  const formats = event.target.closest('.formats');
+  if (formats) trigger('formats', {id: formats.closest('.adapter').dataset.id});
 });
 watch('value', update);
 """
-
-
-# Forms other than the one it was trained in: what they are called, and what they are for.
-_FORMS = (
-    ("portable", "Portable", "plain LoRA, for vLLM and others"),
-    ("gguf", "GGUF", "for llama.cpp"),
-    ("merged", "Merged model", "base and adapter as one"),
-)
 
 
 def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
@@ -53,6 +48,7 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
         )
     )
     bar, name, save, leave = _rename_bar()
+    export = exporting.build()
     listing = gr.HTML(
         markup.loading("Reading the adapters"), elem_id="adapter-list", apply_default_css=False, js_on_load=_SCRIPT
     )
@@ -73,6 +69,7 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
 
     page.load(tells(open_page), None, outputs, **quick)
     listing.rename(tells(ask), None, outputs, **quick)
+    exporting.wire(service, export, banner, listing.formats)
     gr.on([save.click, name.submit], tells(rename), [chosen, name], outputs, **quick)
     leave.click(tells(lambda: {bar: gr.update(visible=False)}), None, outputs, **quick)
 
@@ -104,7 +101,8 @@ def _item(adapter: Adapter, now: datetime) -> str:
         f"{_run_link(adapter)}</p></div>"
         f'<dl class="adapter-facts">{_facts(adapter)}</dl><div class="adapter-actions">{_compare(adapter)}'
         f'<a class="as-button small download" href="{esc(addresses.adapter_zip(adapter.id))}" download>Download</a>'
-        f'{_formats(adapter)}<button class="as-button small plain rename" type="button">Rename</button></div>'
+        f"{exporting.button(adapter)}"
+        '<button class="as-button small plain rename" type="button">Rename</button></div>'
         f"{serving_card.use_from_program(adapter)}</li>"
     )
 
@@ -123,17 +121,6 @@ def _compare(adapter: Adapter) -> str:
     if not adapter.can_chat:
         return '<span class="card-hint" title="It names a class and has no words to chat with">Classifier</span>'
     return f'<a class="as-button small compare" href="/playground?adapters={markup.esc(adapter.id)}">Compare</a>'
-
-
-def _formats(adapter: Adapter) -> str:
-    """The forms for other programs, each made when it is asked for; they are made for language models' LoRA alone."""
-    if not adapter.can_chat or adapter.method != "lora":
-        return ""
-    links = "".join(
-        f'<a href="{markup.esc(addresses.adapter_zip(adapter.id, form))}">{title}<small>{purpose}</small></a>'
-        for form, title, purpose in _FORMS
-    )
-    return f'<details class="formats"><summary>Other formats</summary><div>{links}</div></details>'
 
 
 def _facts(adapter: Adapter) -> str:
