@@ -103,17 +103,14 @@ PROMISES = (
             place=("ratios", "furthest"), at_most=0.15, unit=""),
     Promise(about="a dataset's health, a million rows", against="datasets reading the file", benchmark="profile_rows",
             place=("ratios", "over_datasets"), at_least=1.0),
-<<<<<<< HEAD
     Promise(about="a run of 100,000 steps made ready for its page", against="", benchmark="pages",
             place=("page", "opened_seconds"), at_most=1, unit=" s"),
     Promise(about="what 100,000 steps add to a run's page in a browser", against="a run of 60 steps", benchmark="pages",
             place=("browser", "long_over_short_seconds"), at_most=1, unit=" s"),
     Promise(about="what 500 runs add to their list in a browser", against="one run", benchmark="pages",
             place=("browser", "many_over_one_seconds"), at_most=1, unit=" s"),
-=======
     Promise(about="greedy tokens of f32 GGUF files in llama.cpp", against="our engine in fp32", benchmark="llama_cpp",
             place=("ratios", "same_tokens_of_f32_files"), at_least=1.0),
->>>>>>> export
 )  # fmt: skip
 
 

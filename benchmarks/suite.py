@@ -25,13 +25,8 @@ from benchmarks.results import keep, last
 
 HERE = Path(__file__).parent
 ORDER = (
-<<<<<<< HEAD
-    "training", "floor", "growth", "memory_estimate", "chat", "tokenizing", "profile_rows", "four_bit", "first_light",
-    "pages",
-=======
     "training", "floor", "growth", "memory_estimate", "chat", "tokenizing", "profile_rows", "four_bit", "llama_cpp",
-    "first_light",
->>>>>>> export
+    "first_light", "pages",
 )  # fmt: skip
 PROGRAMS = tuple(name for name in ORDER if (HERE / f"{name}.py").is_file())
 NEEDS_BROWSER = "first_light"
