@@ -7,6 +7,7 @@ joins tensors into others when it loads a model, names are those after loading: 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import orjson
 from safetensors import safe_open
 
 from core.errors import ConfigError
-from core.models.shapes import Kind, LinearShape, linear_shapes, weight_files
+from core.models.shapes import REMEMBERED, Kind, LinearShape, Stamp, linear_shapes, stamp_of, weight_files
 from core.models.targets import names
 from jobs.views import ModelCard
 
@@ -43,7 +44,7 @@ _THIRDS = (("gpt2", "c_attn"), ("gpt_neox", "query_key_value"), ("bloom", "query
 Sizes = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Blueprint:
     """What the files in a model's folder say. `tensors` are the parameters' shapes by name, `linears` the linear layers
     in model order.
@@ -53,7 +54,7 @@ class Blueprint:
     tensors: Mapping[str, Sizes]
     linears: tuple[LinearShape, ...]
 
-    @property
+    @functools.cached_property
     def parameters(self) -> int:
         """How many numbers the model has, a tied head counted once."""
         return sum(map(math.prod, self.tensors.values()))
@@ -64,10 +65,10 @@ class Blueprint:
         has_head = any(_leaf(name.removesuffix(".weight")) in HEADS for name in self.tensors)
         return not has_head or bool(self._text.get("tie_word_embeddings"))
 
-    @property
+    @functools.cached_property
     def input_embedding(self) -> LinearShape | None:
         """The embedding that tokens go through: the largest that is not one of places or kinds of text."""
-        found = [shape for shape in self._others() if shape.kind == "embedding"]
+        found = [shape for shape in self._others if shape.kind == "embedding"]
         ours = [shape for shape in found if not any(word in shape.name for word in _PLACES)]
         return max(ours, key=lambda shape: shape.in_features, default=None)
 
@@ -77,7 +78,7 @@ class Blueprint:
         Args:
             has_head: whether the model is loaded with a head over the vocabulary; a classifier is not.
         """
-        others = self._others()
+        others = self._others
         experts = tuple(self._experts())
         linears = [shape for shape in self.linears if not (experts and _leaf(shape.name) in _ROUTERS)]
         heads = [shape for shape in others if shape.kind == "head"]
@@ -150,6 +151,7 @@ class Blueprint:
         inner = self.config.get("text_config")
         return inner if isinstance(inner, dict) else self.config
 
+    @functools.cached_property
     def _others(self) -> list[LinearShape]:
         """Embeddings, heads, convolutions and weights of experts that lie as one."""
         linear = {shape.name for shape in self.linears}
@@ -172,6 +174,11 @@ def read_blueprint(folder: Path) -> Blueprint:
     Raises:
         ModelError: a file is missing, cut short or no safetensors file.
     """
+    return _read(folder, stamp_of(folder))
+
+
+@functools.lru_cache(REMEMBERED)
+def _read(folder: Path, _stamp: Stamp) -> Blueprint:
     linears = linear_shapes(folder)
     tensors: dict[str, Sizes] = {}
     for path in weight_files(folder):

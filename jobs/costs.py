@@ -6,7 +6,6 @@ or not known. Nothing here imports torch, and nothing is started.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from core.config import RunConfig
 from core.models.flops import flops_a_token
 from core.models.memory import MemoryEstimate, at_once, estimate_memory
 from core.train.disk import free_bytes
-from jobs.blueprint import Blueprint, read_blueprint
 from jobs.fitting import Fit, RowFacts, fits
 from jobs.fixes import Fix, fixes
 from jobs.home import Home
@@ -114,7 +112,6 @@ class Costs:
     probes: Probes
     devices: Callable[[], Sequence[str]]
     past: PastRuns
-    read: Callable[[Path], Blueprint] = read_blueprint
 
     def of(self, config: RunConfig, rows: RowFacts, free: int | None) -> Cost | None:
         """What `config` would cost.
@@ -126,8 +123,7 @@ class Costs:
         Raises:
             ConfigError, ModelError: as `Service.estimate`.
         """
-        read = functools.cache(self.read)  # one model's files are read once, however many fixes are tried
-        found = sized(config, self.models_root, read)
+        found = sized(config, self.models_root)
         if found is None:
             return None
         probe, past = self.probes.state(config), self.past.newest()
@@ -137,7 +133,7 @@ class Costs:
             probe=probe,
             duration=duration(found, rows, probe.figures, past),
             disk=Disk(needed_bytes=needed_bytes(config, found.estimate), free_bytes=free_bytes(self.home.path)),
-            fixes=self._fixes(found, rows, memory, probe, read),
+            fixes=self._fixes(found, rows, memory, probe),
         )
 
     def estimate(self, config: RunConfig, rows: RowFacts) -> MemoryEstimate | None:
@@ -146,12 +142,10 @@ class Costs:
         Raises:
             ConfigError, ModelError: as `Service.estimate`.
         """
-        found = sized(config, self.models_root, self.read)
+        found = sized(config, self.models_root)
         return None if found is None else _estimate(found, rows, self._is_in_bf16())
 
-    def _fixes(
-        self, found: Sized, rows: RowFacts, memory: Memory, probe: ProbeView, read: Callable[[Path], Blueprint]
-    ) -> tuple[Fix, ...]:
+    def _fixes(self, found: Sized, rows: RowFacts, memory: Memory, probe: ProbeView) -> tuple[Fix, ...]:
         """What would make it smaller, where that is wanted; where something was measured, in its measure."""
         is_wanted = memory.fit in ("does not fit", "tight") or probe.state == "failed"
         if not is_wanted or memory.free_bytes is None:
@@ -159,7 +153,7 @@ class Costs:
         factor, is_in_bf16 = memory.bytes / memory.estimated_bytes, self._is_in_bf16()
 
         def total_of(config: RunConfig) -> int:
-            other = sized(config, self.models_root, read)
+            other = sized(config, self.models_root)
             assert other is not None, "its base model was there"
             estimate = _estimate(other, rows, is_in_bf16)
             return int(factor * (estimate.on_device if memory.is_on_gpu else estimate.total))

@@ -32,11 +32,9 @@ class _Count:
     modules: int
 
 
-def estimate(
-    config: RunConfig, models_root: Path, read: Callable[[Path], Blueprint] = read_blueprint
-) -> Estimate | None:
+def estimate(config: RunConfig, models_root: Path) -> Estimate | None:
     """What `config` would train; None while its base model is not on this machine. A classifier's new head, whose size
-    depends on the dataset, is not in it. `read` gives a folder's blueprint; who asks often remembers it.
+    depends on the dataset, is not in it.
 
     Raises:
         ConfigError: settings contradict each other, one names nothing, or a rank is too large for a layer.
@@ -46,7 +44,7 @@ def estimate(
     folder = find(config.base_model, models_root).folder
     if folder is None:
         return None
-    blueprint = read(folder)
+    blueprint = read_blueprint(folder)
     if config.quant.bits in (4, 8):
         not_skipped([shape.name for shape in blueprint.linears], config.quant.skip)
     count = _COUNTS[config.method](config, blueprint)

@@ -23,7 +23,7 @@ from core.durable import flush
 from core.errors import ModelError, RunError
 from core.models.catalogue import STARTER_UPSTREAM, ModelSource, cached_models, find, local_models
 from core.models.hub_info import HubFacts, ask_hub
-from core.models.shapes import parameter_count, weight_files
+from core.models.shapes import Stamp, parameter_count, stamp_of, weight_files
 from jobs.bases import inspect_model
 from jobs.blueprint import read_blueprint, with_layers
 from jobs.home import Home
@@ -33,7 +33,6 @@ from jobs.views import ModelCard, Run
 
 Group = Literal["starter", "recent", "trained", "folder", "hub"]
 
-Stamp = tuple[tuple[int, int], ...]  # when files were written, and their sizes
 
 MOST_RECENT = 8
 MOST_FOLDERS = 20
@@ -164,7 +163,7 @@ class Models:
         folder = find(ref, self._models_root).folder
         if folder is None:
             return None
-        key, stamp = (folder, task == "chat"), _stamp(folder)
+        key, stamp = (folder, task == "chat"), stamp_of(folder)
         known = self._trees.get(key)
         if known is None or known[0] != stamp:
             known = stamp, module_tree(read_blueprint(folder), has_head=task == "chat")
@@ -297,12 +296,6 @@ def _starter(source: ModelSource) -> ModelFacts:
         architecture=STARTER_ARCHITECTURE,
         remark=f"It is {STARTER_UPSTREAM}, fetched from the package index of Python; no hub is needed",
     )
-
-
-def _stamp(folder: Path) -> Stamp:
-    """What changes when the model in `folder` does."""
-    found = [path.stat() for path in (folder / "config.json", *weight_files(folder))]
-    return tuple((status.st_mtime_ns, status.st_size) for status in found)
 
 
 def _licence(folder: Path) -> str:

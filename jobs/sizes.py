@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,17 @@ class Sized:
         return min(asked, self.shape.positions or asked)
 
 
-def sized(config: RunConfig, models_root: Path, read: Callable[[Path], Blueprint] = read_blueprint) -> Sized | None:
+def sized(config: RunConfig, models_root: Path) -> Sized | None:
     """`config` with its base model's numbers; None while that is not on this machine.
 
     Raises:
         ConfigError, ModelError: as `jobs.estimates.estimate`.
     """
-    counted = estimate(config, models_root, read)
+    counted = estimate(config, models_root)
     folder = find(config.base_model, models_root).folder
     if counted is None or folder is None:
         return None
-    blueprint = read(folder)
+    blueprint = read_blueprint(folder)
     shape, trained = model_shape(config, blueprint, folder), trained_part(config, blueprint, counted)
     return Sized(config=config, shape=shape, trained=trained, estimate=counted)
 

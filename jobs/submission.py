@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from core.config import RunConfig, to_dict
 from core.durable import flush
 from jobs import bases
-from jobs.blueprint import read_blueprint
 from jobs.estimates import estimate
 from jobs.home import Home
 from jobs.ids import new_id
@@ -61,11 +59,11 @@ class Submission:
 
     def _require_room(self, configs: Sequence[RunConfig]) -> None:
         """Refuse what the engine would refuse, and what there is no room for."""
-        read, needed = functools.cache(read_blueprint), 0
+        needed = 0
         for config in configs:
             self.check_task(config)
             require_installed(config.tracker)
-            estimated = estimate(config, self.models_root, read)
+            estimated = estimate(config, self.models_root)
             needed += needed_bytes(config, estimated) if estimated is not None else 0
         if needed:
             what = "The run" if len(configs) == 1 else f"The {len(configs)} runs together"

@@ -37,7 +37,6 @@ from core.sweep import (
     varied,
 )
 from jobs import bases, lists
-from jobs.blueprint import read_blueprint
 from jobs.estimates import estimate
 from jobs.ids import new_id
 from jobs.journal import parse_event
@@ -139,14 +138,12 @@ class Sweeps:
                 refuse a run; on no setting, where there are too many runs.
             ModelError: there is no such base model.
         """
-        read = functools.cache(read_blueprint)
-
         found: dict[str, Estimate | None] = {}
 
         def estimated(one: RunConfig) -> Estimate | None:
             key = repr((one.lora, one.quant))  # what else counts is the same in all runs
             if key not in found:
-                found[key] = estimate(one, self._models_root, read)
+                found[key] = estimate(one, self._models_root)
             return found[key]
 
         def count(one: RunConfig) -> int | None:

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,6 +35,7 @@ from ui.story import Stories
 TITLE = "LoRA Workbench"
 LARGEST_UPLOAD = "2gb"
 CACHE_SECONDS = (3600, 6 * 3600)  # how often uploads are looked through, and how old they get; ours are kept elsewhere
+_TURN_SECONDS = 0.0005  # of a thread while others wait: the server's own is one of forty, and they take a turn each
 WAITING_EVENTS = 512  # more than a hundred tabs click at once
 STYLES = ("style", "settings", "sweep", "data", "health", "cost", "runs", "serving")
 SCRIPTS = ("client", "charts", "settings", "data", "serving")
@@ -102,6 +104,7 @@ def own_names(host: str) -> tuple[str, ...]:
 def _serve(service: Service, host: str, port: int, public_names: Sequence[str] | None) -> None:
     stop = threading.Event()
     restore = _on_signals(stop)
+    sys.setswitchinterval(_TURN_SECONDS)
     demo = build(service)
     service.start()
     try:

@@ -11,19 +11,23 @@ and `down_proj` before `q_proj`; `linear_shapes` restores the order of the compu
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import orjson
 
 from core.errors import ModelError
 
 Kind = Literal["linear", "head", "embedding", "conv", "experts"]
+Stamp: TypeAlias = tuple[tuple[int, int, int], ...]  # of each file: which it is, when it was written, its size
 
+CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
+REMEMBERED = 8  # models, whose files are not read anew while they stay as they are
 
 # Names that hold a matrix which is no linear layer, or that only projects to the vocabulary or to classes.
 _NOT_LINEAR = frozenset({"wte", "wpe", "shared", "lm_head", "score", "classifier", "relative_attention_bias"})
@@ -68,6 +72,11 @@ def linear_shapes(folder: Path) -> tuple[LinearShape, ...]:
     Raises:
         ModelError: a file is missing, cut short or no safetensors file.
     """
+    return _linear_shapes(folder, stamp_of(folder))
+
+
+@functools.lru_cache(REMEMBERED)
+def _linear_shapes(folder: Path, _stamp: Stamp) -> tuple[LinearShape, ...]:
     transposed = _TRANSPOSED.get(_model_type(folder), frozenset())
     shapes = [_linear_shape(tensor, transposed) for tensor in _tensors(folder) if _is_linear(tensor)]
     return tuple(sorted(shapes, key=lambda shape: _model_order(shape.name)))
@@ -79,7 +88,22 @@ def parameter_count(folder: Path) -> int:
     Raises:
         ModelError: as `linear_shapes`.
     """
+    return _parameter_count(folder, stamp_of(folder))
+
+
+@functools.lru_cache(REMEMBERED)
+def _parameter_count(folder: Path, _stamp: Stamp) -> int:
     return sum(math.prod(tensor.shape) for tensor in _tensors(folder))
+
+
+def stamp_of(folder: Path) -> Stamp:
+    """What changes when the model in `folder` does: a page asks for its shapes with every key that is pressed.
+
+    Raises:
+        ModelError: as `weight_files`.
+    """
+    found = [path.stat() for path in (folder / CONFIG_FILE, *weight_files(folder)) if path.is_file()]
+    return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in found)
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -151,7 +175,7 @@ def _broken(path: Path, why: str) -> ModelError:
 
 
 def _model_type(folder: Path) -> str:
-    config = folder / "config.json"
+    config = folder / CONFIG_FILE
     return str(_read_json(config).get("model_type", "")) if config.is_file() else ""
 
 

@@ -125,6 +125,15 @@ def test_every_tensor_counts_as_parameters(model: Callable[..., Path], header: H
     assert parameter_count(folder) * 4 == data_bytes - header_bytes - 8
 
 
+def test_a_model_that_was_written_anew_is_read_anew(model: Callable[..., Path]) -> None:
+    folder = model(LLAMA)
+    before = linear_shapes(folder), parameter_count(folder)
+    assert (linear_shapes(folder), parameter_count(folder)) == before
+    (folder / "model.safetensors").write_bytes(safetensors_file(GPT2))
+    assert parameter_count(folder) != before[1]
+    assert {shape.name.partition(".")[0] for shape in linear_shapes(folder)} == {"h"}
+
+
 @pytest.mark.parametrize("parts", [1, 2, 5])
 def test_a_sharded_model_reads_as_the_whole_one(model: Callable[..., Path], tmp_path: Path, parts: int) -> None:
     whole = model(LLAMA)
