@@ -106,6 +106,7 @@ def _write(loaded: LoadedModel, output: Path, storage: Storage, name: str) -> No
         writer.close()
         os.replace(draft, output)
     finally:
+        writer.close()
         draft.unlink(missing_ok=True)
 
 

@@ -57,7 +57,7 @@ def push_folder(folder: Path, repo_id: str, *, private: bool) -> str:
         raise _refused(repo_id, error.response.status_code) from None
     except OfflineModeIsEnabled:
         raise RunError("HF_HUB_OFFLINE is set, so nothing is uploaded", hint="Start the workbench without it") from None
-    except (AnyFailure, OSError, ValueError) as error:
+    except (AnyFailure, OSError, ValueError, RuntimeError) as error:
         raise RunError(
             f"The upload to {repo_id} broke off ({type(error).__name__})", hint="Check the connection and try again"
         ) from None

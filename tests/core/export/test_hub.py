@@ -13,6 +13,8 @@ from core.export.about import About
 from core.export.hub import check_repo_id, make_public, push_folder
 from tests.core.models.hub_stand_in import Hub, Model, hub
 
+# of the hub's client, as it hands large files to its HTTP client
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 TOKEN = "hf_CANARYwriteCANARYwriteCANARYwrite"
 
 

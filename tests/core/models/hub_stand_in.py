@@ -80,7 +80,7 @@ class Hub:
                 elif path[-3:] == ["lfs", "objects", "batch"]:
                     self._tell({"objects": [self._place(each) for each in json.loads(body)["objects"]]})
                 elif path[-2] == "commit":
-                    self._commit(hub.models["/".join(path[2:4])], body)
+                    self._commit("/".join(path[2:4]), body)
 
             def do_PUT(self) -> None:
                 hub.stored[self.path.rpartition("/")[2]] = self._body()
@@ -104,14 +104,15 @@ class Hub:
                 place = {"href": f"{hub.url}/stored/{wanted['oid']}"}
                 return {"oid": wanted["oid"], "size": wanted["size"], "actions": {"upload": place}}
 
-            def _commit(self, model: Model, body: bytes) -> None:
+            def _commit(self, name: str, body: bytes) -> None:
+                model = hub.models[name]
                 for line in map(json.loads, body.splitlines()):
                     value = line["value"]
                     if line["key"] == "file":
                         model.files[value["path"]] = base64.b64decode(value["content"])
                     elif line["key"] == "lfsFile":
                         model.files[value["path"]] = hub.stored[value["oid"]]
-                self._tell({"commitUrl": f"{hub.url}/commit", "commitOid": COMMIT})
+                self._tell({"commitUrl": f"{hub.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT})
 
             def _body(self) -> bytes:
                 if "chunked" not in (self.headers["transfer-encoding"] or ""):
