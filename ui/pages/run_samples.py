@@ -38,7 +38,7 @@ PROOF_WORDS = {
 }
 
 
-def samples(found: Sequence[Sample], run: Run) -> str:
+def samples(found: Sequence[Sample]) -> str:
     """The answers, step by step, the newest first; nothing where the run asks nothing, or has not yet."""
     if not found:
         return ""
