@@ -134,7 +134,7 @@ class OptimConfig:
 
 @_frozen
 class SampleConfig:
-    """What the model is asked before the first step and at each evaluation, always the same (`core.train.samples`):
+    """What the model is asked before the first step and now and then after it, always alike (`core.train.samples`):
     `prompts`, each as a user's message, or where there are none the beginnings of so many held-out `rows`; 0 asks
     nothing. A classifier is asked nothing.
     """

@@ -117,7 +117,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(name="--weight-decay", path="optim.weight_decay", kind="number"),
     Flag(name="--clip-norm", path="optim.clip_norm", kind="number", help="The largest norm of a step's gradient."),
     Flag(name="--checkpoints", path="optim.checkpoints", kind="integer", help="How many are kept, the newest."),
-    Flag(name="--samples", path="samples.rows", kind="integer", help="Held-out rows answered at each evaluation."),
+    Flag(name="--samples", path="samples.rows", kind="integer", help="Held-out rows answered as the run goes on."),
     Flag(name="--sample-prompt", path="samples.prompts", kind="repeated", help="Asked instead; may be repeated."),
     Flag(name="--tracker", path="tracker", help="Gets the figures too: trackio or wandb, where it is installed."),
     Flag(name="--seed", path="seed", kind="integer"),

@@ -13,6 +13,7 @@ from ui.story import Story
 
 COMPARED_POINTS = 400  # of a run, where several are drawn
 LARGEST_PERPLEXITY = 1e6
+NAMED_SHARE = 0.08  # of the estimate: a part below it has no room for its name
 # What a run takes, in the colors of the card that says so before it starts (`static/cost.css`).
 PART_COLORS = {
     "process": GRAY, "weights": BLUE, "adapter": GREEN, "gradients": PINK, "optimizer": SKY, "activations": ORANGE,
@@ -82,7 +83,21 @@ def memory(story: Story, run_id: str, parts: Mapping[str, int] | None = None) ->
     if story.device_memory.x:
         series.append(_bytes("measured, device", story.device_memory, ORANGE))
     has_legend = bool(story.device_memory.x)
-    return _figure(series, run_id, story, y_format=".2f", unit=" GB", from_zero=True, has_legend=has_legend)
+    figure = _figure(series, run_id, story, y_format=".2f", unit=" GB", from_zero=True, has_legend=has_legend)
+    figure["layout"]["annotations"] = _names_of_bands(parts or {}, end)
+    return figure
+
+
+def _names_of_bands(parts: Mapping[str, int], end: int) -> list[Figure]:
+    """The parts' names, each inside its band as far as that is wide enough."""
+    names, below, total = [], 0, sum(parts.values())
+    for part in PART_COLORS:
+        size = parts.get(part, 0)
+        if size > NAMED_SHARE * total:
+            place = {"x": end, "y": (below + size / 2) / 1e9, "xanchor": "right", "yanchor": "middle"}
+            names.append({**place, "text": f"{part}, estimated", "showarrow": False, "font": {"size": 11}})
+        below += size
+    return names
 
 
 def _band(name: str, size: int, end: int) -> Figure:

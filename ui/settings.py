@@ -161,7 +161,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(path="optim.checkpoints", label="Checkpoints kept", kind="integer", unit="checkpoints",
             hint="The newest ones, each as large as shown on the run's page"),
     Setting(path="samples.rows", label="Samples", kind="integer", unit="held-out rows",
-            hint="Answered at each evaluation, to read how the answers change; 0 is none, 4 the most"),
+            hint="Answered as the run goes on, to read how the answers change; 0 is none, 4 the most"),
     Setting(path="samples.prompts", label="Sample prompts", kind="lines", unset="the beginnings of held-out rows",
             hint="One a line, at most 4; they are asked in place of held-out rows"),
     Setting(path="tracker", label="Also track with", kind="menu", choices=_TRACKERS,

@@ -36,7 +36,7 @@ from core.train.disk import Reserve, is_disk_full
 from core.train.memory import available_bytes, device_bytes, folder_bytes, is_out_of_memory, rss_bytes
 from core.train.methods import Trainables
 from core.train.objective import Objective, Outcome
-from core.train.samples import Sampler
+from core.train.samples import Sampler, asked_after
 from core.train.schedule import evaluation_steps, learning_rate
 from core.train.spikes import SpikeWatch
 
@@ -147,19 +147,19 @@ class Loop:
             RunError: a loss or a weight is not finite, or a row does not fit in memory; nothing is saved after that.
         """
         evaluations = evaluation_steps(self.steps, self.config.optim.evaluations)
-        told = 0
+        asked, told = asked_after(evaluations), 0
         try:
             self.reserve.set_aside()
             self._rehearse()
             if self.steps_done == 0 or self._is_unjudged(evaluations):
-                yield from self._judge()
+                yield from self._judge(asked)
             while self.steps_done < self.steps:
                 step = self._step()
                 yield from self.halvings[told:]
                 told = len(self.halvings)
                 yield step
                 if self.steps_done in evaluations:
-                    yield from self._judge()
+                    yield from self._judge(asked)
                     yield self.save()
                     if self.reserve.is_used:
                         return
@@ -322,10 +322,10 @@ class Loop:
             del outcome, loss  # else what the graph holds stays while the next one is made
         return float(total)
 
-    def _judge(self) -> Iterator[Event]:
-        """The loss on held-out rows, and answers to the run's prompts."""
+    def _judge(self, asked: Container[int]) -> Iterator[Event]:
+        """The loss on held-out rows and, after the steps that are `asked`, answers to the run's prompts."""
         yield from self._evaluate()
-        if self.subject.sampler is not None:
+        if self.subject.sampler is not None and self.steps_done in asked:
             yield from self.subject.sampler.ask(self.steps_done, self.stop)
 
     def _evaluate(self) -> Iterator[EvalDone]:

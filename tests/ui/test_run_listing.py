@@ -62,13 +62,22 @@ def test_words_are_looked_for_everywhere_and_all_of_them_have_to_be_there(page: 
         ("run 04", [*(f"run 04{number}" for number in range(9, -1, -1)), "run 004"]),
         ("RUN 007", ["run 007"]),
         ("try number 14", ["run 014"]),
-        ("night 04", ["run 046", "run 040"]),
+        ("night 04", ["run 046", "run 040", "run 004"]),
         ("captain smollm2 finished 033", ["run 033"]),
     ):
         assert names(page.search(seen, words)["run_list"]) == found
     nothing = page.search(seen, f"nowhere {XSS}")["run_list"]
     assert "No run has" in nothing and "<img" not in nothing
     assert "1 to 50 of 60 runs" in page.search(seen, "  ")["run_list"]
+
+
+def test_words_that_were_typed_before_the_page_had_come_are_heeded_by_the_next_look(page: RunsPage) -> None:
+    add_past_runs(page.service.home, 3, steps=1)
+    assert page.search(None, "002") == {}
+    seen = page.open(event(query_params={}))["seen"]
+    assert names(page.tick(seen, "002")["run_list"]) == ["run 002"] and page.tick(seen, " 002") == {}
+    alone = Seen(run_id=page.service.runs()[0].id)
+    assert "progress" in page.tick(alone, "002") and page.tick(None, "002") == {}
 
 
 def test_a_tag_is_a_filter_that_a_second_click_takes_away(page: RunsPage) -> None:

@@ -18,7 +18,7 @@ from core.train.manifest import write_manifest
 from jobs.home import Home
 from jobs.journal import EventWriter
 from jobs.service import Service
-from tests.ui.stand_in import XSS, run
+from tests.ui.stand_in import XSS
 from tests.ui.test_train_page import Names
 from ui.pages import run_samples
 from ui.pages.runs import RunsPage, Seen
@@ -77,19 +77,19 @@ def test_tags_and_a_note_are_typed_on_the_runs_page(page: RunsPage) -> None:
 def test_samples_stand_step_by_step_the_newest_first_and_shown() -> None:
     answers = [Sample(step=step, number=number, prompt=f"ask {number}", text=f"{step}/{number}")
                for step in (0, 10, 20) for number in (1, 0)]  # fmt: skip
-    html = run_samples.samples([*answers, Sample(step=20, number=0, prompt="ask 0", text="again")], run())
+    html = run_samples.samples([*answers, Sample(step=20, number=0, prompt="ask 0", text="again")])
     assert re.findall(r'data-step="(\d+)" data-words="([^"]+)"( hidden)?', html) == [
         ("20", "step 20", ""), ("10", "step 10", " hidden"), ("0", "no step: the base model", " hidden")
     ]  # fmt: skip
     newest = html.partition('data-step="20"')[2].partition('data-step="10"')[0]
     assert newest.index("ask 0") < newest.index("ask 1") and ">again<" in newest and "20/0" not in newest
-    assert run_samples.samples([], run()) == ""
+    assert run_samples.samples([]) == ""
 
 
 def test_what_a_model_says_is_text_and_silence_is_told() -> None:
-    html = run_samples.samples([Sample(step=0, number=0, prompt=XSS, text=XSS)], run())
+    html = run_samples.samples([Sample(step=0, number=0, prompt=XSS, text=XSS)])
     assert "<img" not in html and html.count("&lt;img") == 2
-    assert "without a word" in run_samples.samples([Sample(step=0, number=0, prompt="?", text="")], run())
+    assert "without a word" in run_samples.samples([Sample(step=0, number=0, prompt="?", text="")])
 
 
 def test_checkpoints_are_listed_and_verified_by_a_click(page: RunsPage) -> None:

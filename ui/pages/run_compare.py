@@ -144,7 +144,8 @@ def place() -> dict[str, Any]:
     with gr.Row(elem_classes=["charts"]):
         loss = charts.chart("compared-loss", "Training loss")
         evaluation = charts.chart("compared-evaluation", "Loss on held-out rows")
-    table = gr.HTML("", elem_id="compare-table", elem_classes=["card"], apply_default_css=False)
+    with gr.Column(elem_classes=["card"]):
+        table = gr.HTML("", elem_id="compare-table", apply_default_css=False)
     return {
         "compare_head": head,
         "compared_loss": loss,

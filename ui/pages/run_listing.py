@@ -21,6 +21,7 @@ from ui.story import Stories
 A_PAGE = 50
 MOST_COMPARED = 8
 SHOWN_TAGS = 20
+LONGEST_SEARCH = 200  # characters
 
 # Boxes stay ticked from page to page and while the list changes; the link names what is ticked.
 LIST_SCRIPT = f"""
@@ -84,8 +85,12 @@ class Listing:
 
     def search(self, seen: Seen, words: str, gpus: int) -> News:
         """Show the runs that have all of these words."""
-        seen.words, seen.page = words.strip().lower()[:200], 0
+        seen.words, seen.page = _plain(words), 0
         return self.look(seen, gpus)
+
+    def is_other_search(self, seen: Seen, words: str) -> bool:
+        """Whether that is not what is searched for."""
+        return _plain(words) != seen.words
 
     def filter(self, seen: Seen, tag: str, gpus: int) -> News:
         """Show the runs with that tag; once more, all runs again."""
@@ -128,6 +133,10 @@ class Listing:
                 setattr(seen, name, html)
                 news[widget] = html
         return news
+
+
+def _plain(words: str | None) -> str:
+    return (words or "").strip().lower()[:LONGEST_SEARCH]
 
 
 def has_words(run: Run, words: Sequence[str]) -> bool:

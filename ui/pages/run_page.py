@@ -118,7 +118,7 @@ class OneRun:
             "verdict": run_view.verdict(run, story),
             "settings": run_settings.settings(run, story),
             "timeline": run_view.timeline(story),
-            "samples": run_samples.samples(story.samples, run),
+            "samples": run_samples.samples(story.samples),
             "checkpoints": run_samples.checkpoints(self.service.history.checkpoints(run.id), _now()),
             "log": _log_html(self.service.log_tail(run.id, LOG_LINES)),
         }

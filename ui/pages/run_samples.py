@@ -38,7 +38,7 @@ PROOF_WORDS = {
 }
 
 
-def samples(found: Sequence[Sample], run: Run) -> str:
+def samples(found: Sequence[Sample]) -> str:
     """The answers, step by step, the newest first; nothing where the run asks nothing, or has not yet."""
     if not found:
         return ""
@@ -48,7 +48,7 @@ def samples(found: Sequence[Sample], run: Run) -> str:
     steps = sorted(by_step, reverse=True)
     sections = "".join(_step(step, by_step[step], is_newest=step == steps[0]) for step in steps)
     return (
-        '<div class="card-head"><h2>Samples</h2><p class="card-hint">The same prompts at each evaluation, answered '
+        '<div class="card-head"><h2>Samples</h2><p class="card-hint">The same prompts as the run goes on, answered '
         "with the likeliest words</p></div>"
         f'<label class="sample-tools"><span>After</span><input class="sample-slider" type="range" min="0" '
         f'max="{len(steps) - 1}" value="{len(steps) - 1}" aria-label="Step whose answers are shown">'

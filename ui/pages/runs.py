@@ -97,6 +97,12 @@ class RunsPage:
             return self.comparison.look(seen)
         return self.listing.look_at_group(seen) if seen.group_id else self.listing.look(seen, self.gpus)
 
+    def tick(self, seen: Seen | None, words: str) -> News:
+        """What is new since the last look; words that were typed while the page was on its way are heeded here."""
+        if seen is not None and not seen.run_id and not seen.compared and self.listing.is_other_search(seen, words):
+            return self.search(seen, words)
+        return self.look(seen)
+
     def stop(self, seen: Seen) -> News:
         """Finish the step and keep what was learned."""
         self.service.stop_run(seen.run_id)
@@ -126,9 +132,9 @@ class RunsPage:
         """Keep what was typed about the run."""
         return self.one.put_notes(seen, tags, note, self.gpus)
 
-    def search(self, seen: Seen, words: str) -> News:
-        """Show the runs that have these words."""
-        return self.listing.search(seen, words, self.gpus)
+    def search(self, seen: Seen | None, words: str) -> News:
+        """Show the runs that have these words; nothing before the page knows what it shows."""
+        return {} if seen is None else self.listing.search(seen, words, self.gpus)
 
     def filter(self, seen: Seen, event: gr.EventData) -> News:
         """Show the runs that have a tag."""
@@ -163,7 +169,8 @@ def _wire(page: gr.Blocks, handlers: RunsPage) -> None:
     tells = answers.tells(widgets.banner)
     page.load(tells(handlers.open), None, widgets.all, **quick)
     quietly = answers.tells(widgets.banner, clears=False)
-    widgets.timer.tick(quietly(handlers.look), widgets.seen, widgets.all, **quick)
+    looked_for = [widgets.seen, widgets.search]
+    widgets.timer.tick(quietly(handlers.tick), looked_for, widgets.all, **quick)
     clicks: list[tuple[gr.Button, Callable[[Seen], News]]] = [
         (widgets.pause, handlers.pause), (widgets.stop, handlers.stop), (widgets.cancel, handlers.cancel),
         (widgets.resume, handlers.resume), (widgets.keep, handlers.keep),
@@ -171,8 +178,7 @@ def _wire(page: gr.Blocks, handlers: RunsPage) -> None:
     for button, handler in clicks:
         button.click(tells(handler), widgets.seen, widgets.all, trigger_mode="once", **quick)
     found = [widgets.banner, widgets.run_list, widgets.run_queue, widgets.groups, widgets.tags]
-    looked_for = [widgets.seen, widgets.search]
-    widgets.search.input(tells(handlers.search), looked_for, found, trigger_mode="always_last", **quick)
+    widgets.search.change(tells(handlers.search), looked_for, found, trigger_mode="always_last", **quick)
     widgets.tags.filter(tells(handlers.filter), widgets.seen, found, **quick)
     widgets.run_list.turn(tells(handlers.turn), widgets.seen, found, **quick)
     widgets.run_queue.move(tells(handlers.move), widgets.seen, widgets.all, **quick)

@@ -14,9 +14,15 @@ from core.data.tokens.templates import render
 from core.errors import ConfigError
 from core.events import EvalDone, Note, Sample, Saved, StepDone
 from core.models.load import LoadedModel
-from core.train.samples import LONGEST_PROMPT, MOST_TOKENS, Sampler, prompts_of
+from core.train.samples import LONGEST_PROMPT, MOST_TOKENS, Sampler, asked_after, prompts_of
 from tests.core.tiny import adapt, packed_logits
 from tests.core.train.running import RECORDS, Make, of_kind, same_bits, same_tensors
+
+
+@pytest.fixture(autouse=True)
+def at_each_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs here are short."""
+    monkeypatch.setattr("core.train.samples.SPACING", 1)
 
 
 def greedy(model: torch.nn.Module, tokens: tuple[int, ...], count: int) -> list[int]:
@@ -111,6 +117,23 @@ def test_a_prompt_that_is_too_long_is_refused_and_a_row_that_is_is_passed_over(t
     with pytest.raises(ConfigError, match=f"at most {LONGEST_PROMPT}") as raised:
         prompts_of(SampleConfig(prompts=("word " * 700,)), tiny, RECORDS, [])
     assert raised.value.field == "samples.prompts"
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "asked"),
+    [
+        ({10, 20, 30, 40}, {0, 30, 40}),
+        ({50, 100, 150}, {0, 50, 100, 150}),
+        ({2, 4, 6, 8}, {0, 8}),
+        (range(1, 61), {0, 25, 50, 60}),
+        (set(), {0}),
+    ],
+)
+def test_the_model_is_asked_first_and_last_and_between_them_as_often_as_steps_allow(
+    evaluations: set[int], asked: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.train.samples.SPACING", 25)
+    assert asked_after(evaluations) == asked
 
 
 def test_nobody_is_asked_where_that_is_off(make: Make) -> None:
