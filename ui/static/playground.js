@@ -16,13 +16,16 @@
   // A token's white space and marks, made visible.
   const visible = (text) => text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "␣") || "·";
 
-  const list = (title, [text, probability, likeliest], chosen) => {
+  const list = (title, [text, probability, likeliest]) => {
     const column = make("section");
     column.append(make("h3", title));
-    const rows = likeliest.some(([other]) => other === text) ? likeliest : [...likeliest, [text, probability]];
+    // Parts of characters look alike, so the token is told by its share as well.
+    const found = likeliest.findIndex(([other, share]) => other === text && share === probability);
+    const rows = found < 0 ? [...likeliest, [text, probability]] : likeliest;
+    const chosen = found < 0 ? likeliest.length : found;
     const items = make("ol");
-    for (const [other, share] of rows) {
-      const item = make("li", "", other === chosen ? "chosen" : "");
+    for (const [at, [other, share]] of rows.entries()) {
+      const item = make("li", "", at === chosen ? "chosen" : "");
       item.append(make("code", visible(other)), make("span", percent(share), "share"));
       items.append(item);
     }
@@ -59,8 +62,8 @@
     }
     const { own, base } = JSON.parse(token.dataset.token);
     const columns = make("div", "", "columns");
-    columns.append(list(base ? "This model" : "Likeliest here", own, own[0]));
-    if (base) columns.append(list("The base", base, own[0]));
+    columns.append(list(base ? "This model" : "Likeliest here", own));
+    if (base) columns.append(list("The base", base));
     popover.replaceChildren(columns);
     popover.hidden = false;
     shown = token;
