@@ -147,7 +147,8 @@ def test_a_checkpoint_of_a_run_that_goes_on_answers_beside_the_base(
     assert base and tuned and base != tuned
     assert service.run(run.id).state == "running"
     (opened,) = [one for one in service.checkpoints.of(run.id) if one.path]
-    expect(pane.locator("header code")).to_have_text(f"#{opened.fingerprint}")
+    fingerprint = service.checkpoints.open(run.id, opened.step).fingerprint
+    expect(pane.locator("header code")).to_have_text(f"#{fingerprint}")
     page.wait_for_url(f"**/playground?adapters={run.id}:{opened.step}")
 
 

@@ -346,6 +346,18 @@ def test_a_whole_model_answers_as_the_base(desk: PaneDesk, talks: TalkDesk, serv
     assert service.chats[-1][1] == str(MODEL.path)
 
 
+def test_a_trained_base_stays_in_the_address_while_it_answers_alone(desk: PaneDesk) -> None:
+    talk = visit(desk, base="m1")["talk"]
+    assert talk.query == "?base=m1"
+    desk.add("base", None, [], 1.0, talk)
+    assert talk.query == "?base=m1&panes=base,base"
+    assert refs(visit(desk, base="m1", panes="base,base")["talk"]) == [None, None]
+    desk.add("adapter", "a2", [], 1.0, talk)
+    assert talk.query == "?panes=base,base,a2"
+    assert desk.choose_base(str(MODEL.path), talk)["talk"].query == "?base=m1"
+    assert desk.choose_base(STARTER, talk)["talk"].query == ""
+
+
 def test_an_adapter_brings_its_own_base(desk: PaneDesk, talks: TalkDesk, service: Results) -> None:
     talk = visit(desk, base="m1")["talk"]
     news = desk.add("adapter", "a1", [], 1.0, talk)

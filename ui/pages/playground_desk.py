@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -20,13 +21,14 @@ from ui.panes import PaneState
 
 @dataclass(kw_only=True)
 class Talk:
-    """One visitor's panes and conversation. `base` is the base model that answers where no adapter says which,
-    `editing` the turn whose message is being changed, and `is_stopped` how the Stop button reaches the answer that
-    streams.
+    """One visitor's panes and conversation. `base` is the base model that answers where no adapter says which, and
+    `base_id` what an address calls it where it was trained here; `editing` is the turn whose message is being changed,
+    and `is_stopped` how the Stop button reaches the answer that streams.
     """
 
     panes: list[PaneState] = field(default_factory=list)
     base: str = STARTER
+    base_id: str = ""
     conversation: Conversation = field(default_factory=Conversation)
     editing: int | None = None
     shows_probabilities: bool = False
@@ -47,6 +49,14 @@ class Talk:
         """
         if self.is_busy:
             raise ConfigError("Answers are being written", hint="Wait until they are there, or stop them")
+
+    @property
+    def query(self) -> str:
+        """What an address has from `?` on, to open with the same panes."""
+        shown = panes.query(self.panes)
+        if not self.base_id or not all(pane.is_base for pane in self.panes):
+            return shown
+        return f"?base={quote(self.base_id)}" + shown.replace("?", "&", 1)
 
     @property
     def look(self) -> pane_view.Look:
@@ -92,7 +102,7 @@ def draw(widgets: Widgets, talk: Talk) -> News:
         **news,
         widgets.turns: pane_view.turns(talk.conversation, talk.look),
         widgets.editing: _editing(talk),
-        widgets.address: f'<i data-query="{markup.esc(panes.query(talk.panes))}"></i>',
+        widgets.address: f'<i data-query="{markup.esc(talk.query)}"></i>',
         widgets.send: gr.update(visible=not talk.is_busy),
         widgets.stop: gr.update(visible=talk.is_busy),
         widgets.clear: gr.update(interactive=not talk.is_busy),

@@ -74,7 +74,8 @@ class PaneDesk:
     def open(self, request: gr.Request) -> News:
         """A visitor arrives, perhaps with panes in the address."""
         asked = request.query_params
-        talk = Talk(base=self._base_of(asked.get("base", "")))
+        base, base_id = self._base_of(asked.get("base", ""))
+        talk = Talk(base=base, base_id=base_id)
         wanted = panes.named(asked.get("adapters", ""), asked.get("panes", ""))
         missing = [words for named in wanted if (words := self._put(talk, named))]
         if not talk.panes:
@@ -89,7 +90,8 @@ class PaneDesk:
     def choose_base(self, base: str, talk: Talk | None) -> News:
         """Let another base model answer, without adapters: those that are there may be another's."""
         known = any(base == ref for _, ref in self._bases()) or (talk is not None and base == talk.base)
-        new = Talk(base=base if known else STARTER)
+        ids = {str(model.path): model.id for model in self.service.trained_models()}
+        new = Talk(base=base, base_id=ids.get(base, "")) if known else Talk()
         self._put(new, ())
         return self._shown(new)
 
@@ -208,10 +210,11 @@ class PaneDesk:
         found = self.service.checkpoints.all()
         return [(_checkpoint_words(checkpoint), panes.checkpoint_address(checkpoint)) for checkpoint in found]
 
-    def _base_of(self, model_id: str) -> str:
-        """The folder of the whole model of that id, else the starter."""
+    def _base_of(self, model_id: str) -> tuple[str, str]:
+        """The folder of the whole model of that id, and the id; else the starter, which has none."""
         models = self.service.trained_models() if model_id else ()
-        return next((str(model.path) for model in models if model.id == model_id and model.can_chat), STARTER)
+        found = (model for model in models if model.id == model_id and model.can_chat)
+        return next(((str(model.path), model_id) for model in found), (STARTER, ""))
 
     def _bases(self) -> list[tuple[str, str]]:
         """The starter and the models that were trained here, by name and by what the service calls them."""
