@@ -26,12 +26,13 @@ from jobs.views import Run
 
 MODULE = "jobs.checkpoint_opener"
 _LOOK_SECONDS = 0.5
+_DRAFT = "tmp-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A run after `step` steps. `path` is the adapter that was made of it and `fingerprint` the start of its weights'
-    SHA-256, once it has been opened.
+    """A run after `step` steps. `path` is the adapter that was made of it, once it has been opened, and `fingerprint`
+    the start of its weights' SHA-256, which is told where it is opened alone: it takes reading them.
     """
 
     run_id: str
@@ -76,7 +77,8 @@ class Checkpoints:
         with self._opening:
             if step not in _steps(folder.opened):
                 self._make(run, folder, step)
-        return _described(_checkpoint(run, step), folder)
+        path = folder.opened / _name(step)
+        return replace(_checkpoint(run, step), path=path, fingerprint=require_adapter(path).fingerprint)
 
     def close(self) -> None:
         """End what goes on."""
@@ -89,11 +91,13 @@ class Checkpoints:
         folder = self._home.run(run.id)
         opened = _steps(folder.opened)
         found = [_checkpoint(run, step) for step in sorted({*_steps(folder.checkpoints), *opened}, reverse=True)]
-        return [_described(one, folder) if one.step in opened else one for one in found]
+        return [replace(one, path=folder.opened / _name(one.step)) if one.step in opened else one for one in found]
 
     def _make(self, run: Run, folder: RunFolder, step: int) -> None:
         folder.opened.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.opened, prefix="tmp-") as scratch:
+        for left in folder.opened.glob(f"{_DRAFT}*"):  # by an app that was killed
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=folder.opened, prefix=_DRAFT) as scratch:
             kept, draft = Path(scratch, "checkpoint"), Path(scratch, "adapter")
             if not _set_aside(folder.checkpoints / _name(step), kept):
                 title = f"{run.name} has no checkpoint of step {step:,} any more"
@@ -131,11 +135,6 @@ def _checkpoint(run: Run, step: int) -> Checkpoint:
         step=step,
         is_going_on=not run.is_at_rest,
     )
-
-
-def _described(checkpoint: Checkpoint, folder: RunFolder) -> Checkpoint:
-    path = folder.opened / _name(checkpoint.step)
-    return replace(checkpoint, path=path, fingerprint=require_adapter(path).fingerprint)
 
 
 def _name(step: int) -> str:

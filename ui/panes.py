@@ -1,126 +1,151 @@
-"""The Playground's panes: who speaks in each, what was said, and how it looks. No Gradio in here.
+"""Who speaks in the Playground's panes, and how an address names them. No Gradio in here.
 
-Pane 0 is always the base model, in gray; adapters take the series' colors in the order in which they were chosen.
-Every pane keeps its own conversation, since their answers differ and a next question follows on from its own.
+A pane is the base model, an adapter at a strength, a run's checkpoint at a strength, or a blend of several of these. In
+an address panes stand between commas, the parts of a blend between tildes, a checkpoint is `RUN:STEP`, and a strength
+that is not 1 stands behind an @:
+
+    ?adapters=ID,ID@0.5,RUN:140,ID@0.5~ID@0.5        beside the base
+    ?panes=base,ID,…                                 where the base is not the first, or not there
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+from urllib.parse import quote
 
-from core.data.records import Message
-from jobs.service import Adapter, Delta
-from ui import charts, markup, text
+from jobs.service import Adapter, Blend, Checkpoint
+from ui import charts
 
 MOST_PANES = 6
-COLORS = (charts.GRAY, charts.BLUE, charts.ORANGE, charts.GREEN, charts.PINK, charts.RED)
+LEAST_STRENGTH, MOST_STRENGTH = -1.0, 2.0
+BASE = "base"
+COLORS = (charts.BLUE, charts.ORANGE, charts.GREEN, charts.PINK, charts.RED, charts.SKY)
+
+Named: TypeAlias = tuple[tuple[str, float], ...]  # a pane in an address: what it names, with strengths; base: none
 
 
-@dataclass(kw_only=True)
-class Reply:
-    """An answer as it arrives. `differs_at` counts its first token, from 1, that is not the base's; None so far."""
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """An adapter in a pane: `ref` is what the service takes, `address` what an address says."""
 
-    text: str = ""
-    tokens: int = 0
-    seconds: float = 0.0
-    is_done: bool = False
-    differs_at: int | None = None
-
-    def take(self, delta: Delta) -> None:
-        """Add what is new."""
-        self.text += delta.text
-        self.tokens, self.seconds, self.is_done = delta.tokens, delta.seconds, delta.done
-        self.differs_at = delta.differs_at
+    ref: str
+    address: str
+    name: str
+    fingerprint: str
+    base_model: str
+    strength: float = 1.0
 
 
 @dataclass(kw_only=True)
 class PaneState:
-    """One pane. `adapter_id` is None for the base model."""
+    """One pane; without parts the base model, which is called `title`. `number` is its own while others come and go."""
 
-    adapter_id: str | None
+    number: int
     title: str
-    fingerprint: str = ""
-    turns: list[Message] = field(default_factory=list)
-    reply: Reply | None = None
+    color: str = charts.GRAY
+    parts: tuple[Part, ...] = ()
     waiting: str = ""
 
-    def ask(self, question: str) -> None:
-        """The person's next turn; an answer begins."""
-        self.turns.append(Message(role="user", content=question))
-        self.reply = Reply()
+    @property
+    def is_base(self) -> bool:
+        """Whether the base model answers alone."""
+        return not self.parts
 
-    def settle(self) -> None:
-        """The answer is over, whole or stopped: it becomes a turn."""
-        self.waiting = ""
-        if self.reply is None or (self.turns and self.turns[-1].role == "assistant"):
-            return
-        if self.reply.text:
-            self.turns.append(Message(role="assistant", content=self.reply.text))
-        elif self.turns:
-            self.turns.pop()
+    @property
+    def name(self) -> str:
+        """What it is called, without strengths."""
+        return " + ".join(part.name for part in self.parts) or self.title
 
-    def messages(self, system: str) -> tuple[Message, ...]:
-        """The conversation so far, behind the system prompt where there is one."""
-        start = (Message(role="system", content=system),) if system.strip() else ()
-        return (*start, *self.turns)
+    @property
+    def adapter(self) -> str | Blend | None:
+        """What the service is asked for."""
+        if self.is_base:
+            return None
+        if len(self.parts) == 1 and self.parts[0].strength == 1:
+            return self.parts[0].ref
+        return tuple((part.ref, part.strength) for part in self.parts)
+
+    @property
+    def made_with(self) -> str:
+        """`strength 0.5`, `0.5 captain + 0.5 to-json`; nothing where that goes without saying."""
+        if len(self.parts) > 1:
+            return " + ".join(f"{number(part.strength)} {part.name}" for part in self.parts)
+        return f"strength {number(self.parts[0].strength)}" if self.parts else ""
+
+    def set_strength(self, at: int, strength: float) -> None:
+        """Let the part `at` have `strength`, kept within what is allowed and to two digits."""
+        inside = min(MOST_STRENGTH, max(LEAST_STRENGTH, strength)) if math.isfinite(strength) else 1.0
+        part = replace(self.parts[at], strength=round(inside, 2))
+        self.parts = (*self.parts[:at], part, *self.parts[at + 1 :])
 
 
-def arrange(adapters: Sequence[Adapter], base_title: str, before: Sequence[PaneState]) -> list[PaneState]:
-    """The base's pane and one for each adapter; those that were there already keep their conversations."""
-    known = {pane.adapter_id: pane for pane in before}
-    base = known.get(None) or PaneState(adapter_id=None, title=base_title)
-    base.title = base_title
-    panes = [base]
-    for adapter in adapters[: MOST_PANES - 1]:
-        pane = known.get(adapter.id) or PaneState(adapter_id=adapter.id, title=adapter.name)
-        pane.title, pane.fingerprint = adapter.name, adapter.fingerprint
-        panes.append(pane)
-    return panes
+def number(strength: float) -> str:
+    """`1`, `0.5`, `−1`."""
+    return f"{strength:g}".replace("-", "−")
 
 
-def render(panes: Sequence[PaneState], index: int) -> str:
-    """The pane as HTML: heading, conversation, and a line about the last answer."""
-    pane = panes[index]
-    mark = (
-        f'<code title="the start of the weights&#x27; SHA-256">#{markup.esc(pane.fingerprint)}</code>'
-        if pane.fingerprint
-        else ""
-    )
-    kind = "" if pane.adapter_id else '<span class="pane-kind">base</span>'
-    turns = "".join(_bubble(message.role, message.content) for message in pane.turns)
-    return (
-        f'<article class="pane" style="--series:{COLORS[index]}"><header><i class="dot"></i>'
-        f"<h2>{markup.esc(pane.title)}</h2>{kind}{mark}</header>"
-        f'<div class="chat" tabindex="0" aria-label="Conversation with {markup.esc(pane.title)}">'
-        f"{turns}{_current(pane)}</div>"
-        f"<footer>{_about(panes, index)}</footer></article>"
+def part_of(adapter: Adapter, strength: float = 1.0) -> Part:
+    """An adapter of the library."""
+    return Part(
+        ref=adapter.id,
+        address=adapter.id,
+        name=adapter.name,
+        fingerprint=adapter.fingerprint,
+        base_model=adapter.base_model,
+        strength=strength,
     )
 
 
-def _bubble(role: str, content: str, is_growing: bool = False) -> str:
-    growing = " growing" if is_growing else ""
-    return f'<div class="bubble {markup.esc(role)}{growing}">{markup.esc(content)}</div>'
+def part_of_checkpoint(checkpoint: Checkpoint, strength: float = 1.0) -> Part:
+    """A checkpoint that has been opened."""
+    return Part(
+        ref=str(checkpoint.path),
+        address=checkpoint_address(checkpoint),
+        name=f"{checkpoint.run_name} · step {checkpoint.step:,}",
+        fingerprint=checkpoint.fingerprint,
+        base_model=checkpoint.base_model,
+        strength=strength,
+    )
 
 
-def _current(pane: PaneState) -> str:
-    if pane.waiting:
-        return markup.loading(pane.waiting)
-    is_settled = bool(pane.turns) and pane.turns[-1].role == "assistant"
-    if pane.reply is not None and not is_settled and pane.turns:
-        return _bubble("assistant", pane.reply.text, is_growing=not pane.reply.is_done)
-    return "" if pane.turns else '<p class="pane-empty">Ask something below.</p>'
+def checkpoint_address(checkpoint: Checkpoint) -> str:
+    """`RUN:STEP`."""
+    return f"{checkpoint.run_id}:{checkpoint.step}"
 
 
-def _about(panes: Sequence[PaneState], index: int) -> str:
-    reply = panes[index].reply
-    if reply is None or not reply.tokens:
-        return "&nbsp;"
-    parts = [text.plural(reply.tokens, "token")]
-    if reply.seconds > 0:
-        parts.append(f"{reply.tokens / reply.seconds:.1f} tokens/s")
-    base = panes[0].reply
-    if index and base is not None and base.text:
-        same = "same as the base" if reply.is_done and base.is_done else "same as the base so far"
-        parts.append(f"differs from the base at token {reply.differs_at}" if reply.differs_at else same)
-    return " · ".join(f"<span>{markup.esc(part)}</span>" for part in parts)
+def free_color(panes: Sequence[PaneState]) -> str:
+    """The first of the series' colors that no pane has."""
+    taken = {pane.color for pane in panes}
+    return next((color for color in COLORS if color not in taken), COLORS[-1])
+
+
+def query(panes: Sequence[PaneState]) -> str:
+    """The part of an address, from `?` on, that opens with these panes; empty for the base alone."""
+    words = [_words(pane) for pane in panes]
+    if words[:1] == [BASE] and BASE not in words[1:]:
+        return f"?adapters={','.join(words[1:])}" if words[1:] else ""
+    return f"?panes={','.join(words)}" if words else ""
+
+
+def _words(pane: PaneState) -> str:
+    parts = [
+        quote(part.address, safe=":") + ("" if part.strength == 1 else f"@{part.strength:g}") for part in pane.parts
+    ]
+    return "~".join(parts) or BASE
+
+
+def named(adapters: str, panes: str) -> list[Named]:
+    """What an address asks for by its `adapters` and `panes`; what cannot be read has strength 1."""
+    words = panes.split(",") if panes else [BASE, *adapters.split(",")]
+    return [() if word == BASE else tuple(map(_part, word.split("~"))) for word in words if word]
+
+
+def _part(word: str) -> tuple[str, float]:
+    name, _, said = word.rpartition("@") if "@" in word else (word, "", "1")
+    try:
+        return name, float(said)
+    except ValueError:
+        return name, 1.0

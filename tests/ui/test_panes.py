@@ -1,64 +1,95 @@
 from __future__ import annotations
 
-from core.data.records import Message
-from jobs.service import Delta
-from tests.ui.stand_in import XSS, adapter
-from ui import panes
-from ui.panes import PaneState, Reply
+from pathlib import Path
+
+import pytest
+
+from jobs.service import Checkpoint
+from tests.ui.stand_in import adapter
+from ui import charts, panes
+from ui.panes import PaneState, Part
+
+CAPTAIN = panes.part_of(adapter())
+JSON = panes.part_of(adapter(id="a2", name="to-json", fingerprint="77c0ffee"))
+STEP = panes.part_of_checkpoint(
+    Checkpoint(
+        run_id="r1", run_name="captain-r8", base_model="starter", step=1140, is_going_on=True,
+        path=Path("/home/runs/r1/opened/step-00001140"), fingerprint="12345678",
+    )
+)  # fmt: skip
 
 
-def reply(*pieces: str, done: bool = True, differs_at: int | None = None) -> Reply:
-    whole = Reply()
-    for at, piece in enumerate(pieces, 1):
-        is_last = done and at == len(pieces)
-        whole.take(Delta(pane=0, text=piece, tokens=at, seconds=at / 10, done=is_last, differs_at=differs_at))
-    return whole
+def pane(*parts: Part, strengths: tuple[float, ...] = ()) -> PaneState:
+    found = PaneState(number=1, title="tiny", parts=parts)
+    for at, strength in enumerate(strengths):
+        found.set_strength(at, strength)
+    return found
 
 
-def test_the_base_comes_first_and_conversations_stay() -> None:
-    first = panes.arrange([adapter()], "tiny", [])
-    first[1].turns.append(Message(role="user", content="hi"))
-    second = panes.arrange([adapter(id="a2", name="other"), adapter()], "tiny", first)
-    assert [pane.adapter_id for pane in second] == [None, "a2", "a1"]
-    assert second[2].turns[0].content == "hi" and second[1].turns == []
+@pytest.mark.parametrize(
+    ("shown", "asked", "name", "made_with"),
+    [
+        (pane(), None, "tiny", ""),
+        (pane(CAPTAIN), "a1", "captain-r8", "strength 1"),
+        (pane(CAPTAIN, strengths=(-0.5,)), (("a1", -0.5),), "captain-r8", "strength −0.5"),
+        (pane(STEP), str(Path("/home/runs/r1/opened/step-00001140")), "captain-r8 · step 1,140", "strength 1"),
+        (
+            pane(CAPTAIN, JSON, strengths=(0.5, 1.0)),
+            (("a1", 0.5), ("a2", 1.0)),
+            "captain-r8 + to-json",
+            "0.5 captain-r8 + 1 to-json",
+        ),
+    ],
+)
+def test_a_pane_asks_for_what_it_shows(shown: PaneState, asked: object, name: str, made_with: str) -> None:
+    assert (shown.adapter, shown.name, shown.made_with) == (asked, name, made_with)
+    assert shown.is_base == (asked is None)
 
 
-def test_there_are_at_most_six_panes() -> None:
-    assert len(panes.arrange([adapter(id=str(at)) for at in range(9)], "tiny", [])) == panes.MOST_PANES
+@pytest.mark.parametrize(
+    ("said", "kept"), [(3.0, 2.0), (-7.0, -1.0), (0.333333, 0.33), (float("nan"), 1.0), (float("inf"), 1.0), (0.0, 0.0)]
+)
+def test_a_strength_stays_within_what_is_allowed(said: float, kept: float) -> None:
+    assert pane(CAPTAIN, strengths=(said,)).parts[0].strength == kept
 
 
-def test_an_answer_becomes_a_turn_and_a_question_without_one_is_taken_back() -> None:
-    answered, silent = PaneState(adapter_id=None, title="base"), PaneState(adapter_id="a1", title="tuned")
-    for pane in (answered, silent):
-        pane.ask("What is a star?")
-    assert answered.reply is not None
-    answered.reply.take(Delta(pane=0, text="A sun", tokens=2, seconds=0.1, done=False))
-    for pane in (answered, silent):
-        pane.settle()
-        pane.settle()
-    assert [turn.role for turn in answered.turns] == ["user", "assistant"]
-    assert silent.turns == []
+@pytest.mark.parametrize(
+    ("shown", "query"),
+    [
+        ([pane()], ""),
+        ([pane(), pane(CAPTAIN), pane(JSON)], "?adapters=a1,a2"),
+        ([pane(), pane(CAPTAIN, strengths=(-1.0,))], "?adapters=a1@-1"),
+        ([pane(), pane(STEP, strengths=(0.5,))], "?adapters=r1:1140@0.5"),
+        ([pane(), pane(CAPTAIN, STEP, strengths=(0.5, 0.25))], "?adapters=a1@0.5~r1:1140@0.25"),
+        ([pane(CAPTAIN)], "?panes=a1"),
+        ([pane(CAPTAIN), pane()], "?panes=a1,base"),
+        ([pane(), pane(), pane(CAPTAIN)], "?panes=base,base,a1"),
+    ],
+)
+def test_an_address_names_the_panes_and_is_read_as_the_same(shown: list[PaneState], query: str) -> None:
+    assert panes.query(shown) == query
+    name, _, value = query.removeprefix("?").partition("=")
+    read = panes.named(value if name == "adapters" else "", value if name == "panes" else "")
+    assert read == [tuple((part.address, part.strength) for part in each.parts) for each in shown]
 
 
-def test_the_system_prompt_goes_before_the_conversation_and_only_if_there_is_one() -> None:
-    pane = PaneState(adapter_id=None, title="base")
-    pane.ask("hi")
-    assert [message.role for message in pane.messages("  ")] == ["user"]
-    assert [message.role for message in pane.messages("Be brief")] == ["system", "user"]
+@pytest.mark.parametrize(
+    ("adapters", "named"),
+    [
+        ("", [()]),
+        (",,a1,", [(), (("a1", 1.0),)]),
+        ("a1@much", [(), (("a1", 1.0),)]),
+        ("a1@0.5@2", [(), (("a1@0.5", 2.0),)]),
+    ],
+)
+def test_a_strange_address_is_read_as_far_as_it_goes(adapters: str, named: list[object]) -> None:
+    assert panes.named(adapters, "") == named
 
 
-def test_nothing_that_was_typed_or_generated_is_markup() -> None:
-    both = panes.arrange([adapter(name=XSS, fingerprint="0a1b2c3d")], XSS, [])
-    for pane in both:
-        pane.ask(XSS)
-        pane.reply = reply(XSS, done=False)
-    html = panes.render(both, 0) + panes.render(both, 1)
-    assert "<img" not in html and html.count("&lt;img") >= 6
-
-
-def test_a_pane_proves_its_adapter_and_compares_it_with_the_base() -> None:
-    both = panes.arrange([adapter()], "tiny", [])
-    both[0].reply, both[1].reply = reply("A", " star"), reply("Arr", " star", differs_at=1)
-    assert "#0a1b2c3d" in panes.render(both, 1)
-    assert "differs from the base at token 1" in panes.render(both, 1)
-    assert "differs" not in panes.render(both, 0)
+def test_each_pane_gets_a_color_that_no_other_has() -> None:
+    shown = [PaneState(number=0, title="tiny")]
+    for number in range(1, panes.MOST_PANES):
+        shown.append(PaneState(number=number, title="x", color=panes.free_color(shown)))
+    assert shown[0].color == charts.GRAY and len({pane.color for pane in shown}) == panes.MOST_PANES
+    del shown[2]
+    assert panes.free_color(shown) == panes.COLORS[1]
