@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.adapters.ways import Combination
 from core.config import QuantConfig
 from core.errors import AdapterError, ConfigError
 from core.models.catalogue import default_models_root
@@ -26,7 +27,6 @@ from jobs.names import slug
 from jobs.views import Adapter
 
 if TYPE_CHECKING:
-    from core.adapters.combine_folders import Combination
     from core.adapters.merge import MergeReport
 
 

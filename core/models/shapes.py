@@ -82,6 +82,15 @@ def parameter_count(folder: Path) -> int:
     return sum(math.prod(tensor.shape) for tensor in _tensors(folder))
 
 
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in the safetensors file at `path`, by its name.
+
+    Raises:
+        ModelError: it is cut short or no safetensors file. OSError: it is not there.
+    """
+    return {tensor.name: tensor.shape for tensor in _header(path)}
+
+
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors files that make up the model in `folder`: the shards of its index, or the only file.
 
