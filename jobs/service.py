@@ -31,11 +31,13 @@ from jobs.home import open_home
 from jobs.intakes import Intake
 from jobs.journal import read_events, write_wish
 from jobs.launchers.local import LocalLauncher, child_environment
+from jobs.library import Library
 from jobs.logs import tail
 from jobs.machine import describe_machine, devices
+from jobs.makings import Kept, Making
 from jobs.models import ModelChoice, ModelFacts, Models
 from jobs.module_tree import Node
-from jobs.names import checked_name
+from jobs.origins import Origin
 from jobs.probes import Probes, ProbeView
 from jobs.rates import PastRuns
 from jobs.room import require_room
@@ -45,6 +47,7 @@ from jobs.store import Store
 from jobs.submission import Submission
 from jobs.taking_in import About, Guess
 from jobs.token_profiles import TokenProfiles, TokenProfileView
+from jobs.trash import Trash
 from jobs.users import Users
 from jobs.views import (
     Adapter,
@@ -59,6 +62,7 @@ from jobs.views import (
     RunProblem,
     Waiting,
 )
+from jobs.votes import Votes
 
 __all__ = [
     "ACTIVE_STATES",
@@ -67,6 +71,7 @@ __all__ = [
     "RESUMABLE_STATES",
     "About",
     "Guess",
+    "Kept",
     "Intake",
     "TokenProfileView",
     "Adapter",
@@ -79,11 +84,13 @@ __all__ = [
     "Fix",
     "Flag",
     "Machine",
+    "Making",
     "Memory",
     "ModelCard",
     "ModelChoice",
     "ModelFacts",
     "Node",
+    "Origin",
     "Pane",
     "ProbeView",
     "RowFacts",
@@ -123,6 +130,9 @@ class Service:
         launcher = LocalLauncher(self._environment)
         self.users = Users(self._store)
         self.models = Models(self._home, self._store, self._models_root)
+        trash = Trash(self._home, self._store, self._chats.is_answering)
+        self.votes = Votes(self._home, self._store)
+        self.library = Library(self._home, self._store, self.models, self._models_root, trash, self._environment)
         self.probes = Probes(self._home, self._store, self._models_root, self._environment, make_room=self._chats.leave)
         past = PastRuns(self._home, self._store)
         self.costs = Costs(self._home, self._store, self._models_root, self.probes, devices, past)
@@ -142,6 +152,7 @@ class Service:
     def start(self) -> None:
         """Start queued runs and follow active ones from now on."""
         self.data.clear_drafts()
+        self.library.start()
         self._scheduler.start()
 
     def settle(self) -> None:
@@ -154,6 +165,7 @@ class Service:
         self._chats.close()
         self.probes.close()
         self.data.close()
+        self.library.close()
         self.tokens.close()
         self._store.close()
 
@@ -300,19 +312,15 @@ class Service:
 
     def adapters(self) -> tuple[Adapter, ...]:
         """Newest first."""
-        return tuple(adapter for adapter in self._store.adapters() if adapter.method != "full")
+        return tuple(adapter for adapter in self.library.all() if adapter.method != "full")
 
     def trained_models(self) -> tuple[Adapter, ...]:
         """The whole models that full fine-tuning made, newest first."""
-        return tuple(model for model in self._store.adapters() if model.method == "full")
+        return tuple(model for model in self.library.all() if model.method == "full")
 
     def adapter(self, adapter_id: str) -> Adapter:
-        """An adapter or a whole model that a run left. Raises: NotFound."""
-        return self._store.adapter(adapter_id)
-
-    def rename_adapter(self, adapter_id: str, name: str) -> None:
-        """Raises: NotFound, ConfigError."""
-        self._store.rename_adapter(adapter_id, checked_name(name))
+        """An adapter, or a whole model that a run left. Raises: NotFound."""
+        return self.library.get(adapter_id)
 
     def export_zip(self, adapter_id: str) -> Path:
         """A zip of the adapter in PEFT's format.

@@ -34,7 +34,7 @@ TITLE = "LoRA Workbench"
 LARGEST_UPLOAD = "2gb"
 CACHE_SECONDS = (3600, 6 * 3600)  # how often uploads are looked through, and how old they get; ours are kept elsewhere
 WAITING_EVENTS = 512  # more than a hundred tabs click at once
-STYLES = ("style", "settings", "sweep", "data", "health", "cost")
+STYLES = ("style", "settings", "sweep", "data", "health", "cost", "library")
 SCRIPTS = ("client", "settings", "data")
 SESSIONS = 128  # tabs whose state is kept; each takes half a megabyte, and Gradio would keep ten thousand
 

@@ -59,16 +59,27 @@ def copy_folder(folder: Path, wanted: Sequence[str], to: Path, room: Room) -> No
         UserError: it cannot be read, or does not hold an adapter of a sane size.
     """
     try:
-        names = [path.name for path in folder.iterdir()]
-        found = [name for name in wanted if (folder / name).is_file()]
-        sizes = {name: (folder / name).stat().st_size for name in found}
+        files = {path.name: path for path in folder.iterdir()}
     except OSError as error:
         raise AdapterError(f"{folder} cannot be opened", (error.strerror or "").lower(), "Check the path") from None
-    _check_has_adapter(found, names, str(folder))
-    _check_sizes(sizes, str(folder))
+    copy_files(files, str(folder), wanted, to, room)
+
+
+def copy_files(files: Mapping[str, Path], where: str, wanted: Sequence[str], to: Path, room: Room) -> None:
+    """The adapter that consists of these `files`, by their names, into the folder `to`; errors call them `where`.
+
+    Raises:
+        UserError: they cannot be read, or are no adapter of a sane size.
+    """
+    try:
+        sizes = {name: files[name].stat().st_size for name in wanted if name in files and files[name].is_file()}
+    except OSError as error:
+        raise AdapterError(f"{where} cannot be opened", (error.strerror or "").lower(), "Check the path") from None
+    _check_has_adapter(sizes, files, where)
+    _check_sizes(sizes, where)
     room(sum(sizes.values()))
-    for name in found:
-        shutil.copyfile(folder / name, to / name)
+    for name in sizes:
+        shutil.copyfile(files[name], to / name)
 
 
 def fetch(hub_id: str, wanted: Sequence[str], to: Path, room: Room, progress: Progress) -> None:
