@@ -296,7 +296,7 @@ def test_a_deleted_one_leaves_the_list_and_is_offered_back(page: LibraryPage) ->
 def test_the_panel_for_a_combination_has_a_weight_an_adapter(shelf: Trash) -> None:
     news = combining.opened(Panels(), list(shelf.adapters.values()))  # type: ignore[arg-type]
     assert [news[f"weight-{at}"]["visible"] for at in range(6)] == [True, True, False, False, False, False]
-    assert news["weight-1"]["label"] == "Bob" and news["name"] == "Ann + Bob" and news["ids"] == ["a1", "b1"]
+    assert news["weight-1"]["label"] == "Weight of Bob" and news["name"] == "Ann + Bob" and news["ids"] == ["a1", "b1"]
     assert news["rank"]["value"] == 8
     for adapters in ([adapter()], [adapter(id=str(at)) for at in range(7)]):
         with pytest.raises(AdapterError, match="cannot be combined"):

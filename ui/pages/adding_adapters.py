@@ -39,11 +39,11 @@ def build() -> Widgets:
     with gr.Accordion("Add an adapter from elsewhere", open=False, elem_id="adapter-adding", elem_classes=["folded"]):
         with gr.Row(elem_classes=["adding"]):
             upload = gr.File(
-                label="Drop an adapter's zip, or its files",
+                label="Drop its zip or files",
                 elem_id="adapter-upload",
                 type="filepath",
                 file_count="multiple",
-                height=112,
+                height=132,
             )
             with gr.Column():
                 place = gr.Textbox(

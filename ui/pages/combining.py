@@ -92,9 +92,10 @@ def opened(widgets: Widgets, adapters: Sequence[Adapter]) -> News:
     if not 2 <= len(adapters) <= MOST_ADAPTERS:
         raise AdapterError(f"{len(adapters)} adapters cannot be combined", hint=f"Tick from 2 to {MOST_ADAPTERS}")
     weights = {
-        slot: gr.update(visible=at < len(adapters), label=adapters[at].name if at < len(adapters) else "", value=1.0)
-        for at, slot in enumerate(widgets.weights)
+        slot: gr.update(visible=True, label=f"Weight of {adapter.name}", value=1.0)
+        for slot, adapter in zip(widgets.weights, adapters, strict=False)
     }
+    weights |= {slot: gr.update(visible=False) for slot in widgets.weights[len(adapters) :]}
     rank = max((adapter.rank for adapter in adapters), default=_STANDARD_RANK)
     return {
         widgets.panel: gr.update(visible=True),

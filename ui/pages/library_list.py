@@ -195,8 +195,10 @@ def _base(adapter: Adapter, beside: Beside) -> str:
     if adapter.method == "full":
         return "a whole model · "
     words = markup.esc(text.base_model(adapter.base_model) or "an unnamed base")
-    missing = _BASES.get(beside.bases.get(adapter.base_model, ""))
-    return f'{words} <span class="missing-base">({missing})</span> · ' if missing else f"{words} · "
+    state = beside.bases.get(adapter.base_model, "")
+    if state not in _BASES:
+        return f"{words} · "
+    return f'{words} <span class="missing-base {state}">({_BASES[state]})</span> · '
 
 
 def _pick(adapter: Adapter) -> str:
