@@ -14,19 +14,16 @@ from typing import Any, Literal, TypeAlias
 
 import orjson
 
-from core.adapters.spectrum import Kept, Spectrum
-from core.errors import NotFound, UserError
+from core.adapters.spectrum import Spectrum
+from core.errors import UserError
 from jobs.children import Child, Told
+from jobs.errands import Errands
 from jobs.home import Home
 from jobs.ids import new_id
 from jobs.views import RunProblem
 
 State: TypeAlias = Literal["making", "refused", "done"]
 Publish: TypeAlias = Callable[[Path, Told], str]
-
-__all__ = ["Kept", "Making", "Makings"]
-
-KEPT = 50  # what came of the newest; a page asks within the second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,17 +47,15 @@ class Makings:
 
     def __init__(self, home: Home, environment: Mapping[str, str]) -> None:
         self._home, self._environment = home, environment
-        self._makers: dict[str, _Maker] = {}
+        self._makers: Errands[_Maker] = Errands("That is no longer being made", "Begin again")
 
     def begin(self, order: dict[str, Any], name: str, publish: Publish) -> Making:
         """Start to carry out `order`, as `jobs.adapter_maker` takes it; `publish` registers the draft that it made and
         gives the new adapter's id.
         """
-        while len(self._makers) >= KEPT:
-            self.stop(next(iter(self._makers)))
         making = Making(id=new_id(), name=name)
         maker = _Maker(making, self._home.adapters / f".{making.id}", publish)
-        self._makers[making.id] = maker
+        self._makers.add(making.id, maker)
         maker.start(order, self._environment)
         return maker.making
 
@@ -70,22 +65,17 @@ class Makings:
         Raises:
             NotFound: there is no such making: it was stopped, or the app has been started anew.
         """
-        maker = self._makers.get(making_id)
-        if maker is None:
-            raise NotFound("That is no longer being made", hint="Begin again")
+        maker = self._makers[making_id]
         maker.wait(wait_seconds)
         return maker.making
 
     def stop(self, making_id: str) -> None:
         """Give it up; nothing of it stays."""
-        maker = self._makers.pop(making_id, None)
-        if maker is not None:
-            maker.stop()
+        self._makers.stop(making_id)
 
     def close(self) -> None:
         """Give up all that is not done."""
-        for making_id in list(self._makers):
-            self.stop(making_id)
+        self._makers.stop_all()
 
 
 class _Maker:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from core.adapters.spectrum import Kept
 from core.config import RunConfig
 from core.errors import RunError, UserError
 from core.events import Event
@@ -34,7 +35,7 @@ from jobs.launchers.local import LocalLauncher, child_environment
 from jobs.library import Library
 from jobs.logs import tail
 from jobs.machine import describe_machine, devices
-from jobs.makings import Kept, Making
+from jobs.makings import Making
 from jobs.models import ModelChoice, ModelFacts, Models
 from jobs.module_tree import Node
 from jobs.origins import Origin
