@@ -41,7 +41,7 @@ def shared_base(named: Sequence[tuple[str, str]], asked: str | None, models_root
     Raises:
         AdapterError: two adapters, or an adapter and the person, mean different bases; or none can be found.
     """
-    known = [(label, base) for label, base in named if _identity(base, models_root) is not None]
+    known = [(label, base) for label, base in named if identity(base, models_root) is not None]
     if asked is not None:
         known.insert(0, ("the chat", asked))
     if not known:
@@ -52,10 +52,10 @@ def shared_base(named: Sequence[tuple[str, str]], asked: str | None, models_root
         raise AdapterError(title, f"{label} needs it", "Name the base model")
     first_label, first = known[0]
     for label, base in known[1:]:
-        if _identity(base, models_root) != _identity(first, models_root):
+        if identity(base, models_root) != identity(first, models_root):
             title = f"{label} was trained on {base}, but {first_label} uses {first}"
             raise AdapterError(title, hint="Put adapters of one base model side by side")
-    return STARTER if asked is None and _identity(first, models_root) == STARTER else _absolute(first, models_root)
+    return STARTER if asked is None and identity(first, models_root) == STARTER else _absolute(first, models_root)
 
 
 def _absolute(ref: str, models_root: Path) -> str:
@@ -63,7 +63,7 @@ def _absolute(ref: str, models_root: Path) -> str:
     return str(source.folder) if source.kind == "folder" else ref
 
 
-def _identity(ref: str, models_root: Path) -> str | None:
+def identity(ref: str, models_root: Path) -> str | None:
     """What is the same for two names of one model; None if the name means nothing here.
 
     The starter goes by three names: its own, its folder's, and that of the hub model which adapters trained on it

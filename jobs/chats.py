@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +24,8 @@ class Chats:
     def __init__(self, store: Store, models_root: Path, log: Path, environment: Mapping[str, str]) -> None:
         self._store, self._models_root = store, models_root
         self._client = ChatClient(models_root, log, environment, places=self._places)
+        self._answering: Counter[Path] = Counter()
+        self._counting = threading.Lock()
         self.leave, self.close = self._client.leave, self._client.close
 
     def ask(self, panes: Sequence[Pane], base_model: str | None) -> Iterator[ChatUpdate]:
@@ -31,15 +35,31 @@ class Chats:
             NotFound, AdapterError, ModelError, ConfigError: at once, or while iterating when loading fails.
         """
         check_chat(panes)
-        named: list[tuple[str, str]] = []
+        every: dict[str, tuple[str, str, Path]] = {}
         requests = []
         for pane in panes:
             found = {adapter: self._find_adapter(adapter) for adapter in named_in(pane)}
-            named += [(label, base) for label, base, _ in found.values()]
+            every |= found
             folders = {adapter: str(folder) for adapter, (_, _, folder) in found.items()}
             requests.append(_request(pane, folders))
+        named = [(label, base) for label, base, _ in every.values()]
         base = bases.shared_base(named, base_model, self._models_root)
-        return self._client.reply(base, requests)
+        answering = [Path(base), *(folder for _, _, folder in every.values())]
+        return self._counted(answering, self._client.reply(base, requests))
+
+    def is_answering(self, folder: Path) -> bool:
+        """Whether the adapter, or the model, in `folder` is in the middle of a reply."""
+        return self._answering[folder] > 0
+
+    def _counted(self, folders: Sequence[Path], updates: Iterator[ChatUpdate]) -> Iterator[ChatUpdate]:
+        """`updates`, during which these folders count as answering."""
+        with self._counting:
+            self._answering.update(folders)
+        try:
+            yield from updates
+        finally:
+            with self._counting:
+                self._answering.subtract(folders)
 
     def _find_adapter(self, adapter: str) -> tuple[str, str, Path]:
         """An adapter's name, its base model's name and its folder; `adapter` is an id or a folder."""

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from core.errors import UserError
 from jobs.home import PROJECT
 
 Told: TypeAlias = dict[str, Any]
@@ -93,6 +94,11 @@ def begin_child() -> None:
     """In the child, first thing: stand back behind the app, and end when it ends."""
     os.nice(NICE)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def tell_refusal(error: UserError) -> None:
+    """In the child: it cannot be done, and why."""
+    tell("refused", problem={"title": error.title, "detail": error.detail, "hint": error.hint})
 
 
 def tell(kind: str, **values: Any) -> None:

@@ -216,7 +216,7 @@ def combine(
 ) -> None:
     """Make one adapter of several of one base model: their weighted sum, or what TIES or DARE make of them."""
     set_up_logging(logging.WARNING)
-    from core.adapters.combine_folders import Combination
+    from core.adapters.ways import Combination
     from jobs.reworking import combine_adapters
 
     weights = tuple(weight or [1.0] * len(adapter))

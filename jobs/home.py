@@ -155,6 +155,10 @@ class Home:
         return self.path / "exports"
 
     @property
+    def adapters(self) -> Path:
+        return self.path / "adapters"
+
+    @property
     def datasets(self) -> Path:
         return self.path / "datasets"
 
@@ -193,7 +197,7 @@ def open_home(path: Path | None = None) -> Home:
     home = Home(chosen.expanduser().resolve())
     try:
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # other accounts of the machine have no business here
-        for folder in (home.datasets, home.runs, home.exports):
+        for folder in (home.datasets, home.runs, home.exports, home.adapters):
             folder.mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(

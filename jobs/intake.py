@@ -26,7 +26,7 @@ import psutil
 from core.data.formats.mapping import parse_mapping
 from core.data.readers.hub import fetch_dataset
 from core.errors import UserError
-from jobs.children import begin_child, tell
+from jobs.children import begin_child, tell, tell_refusal
 from jobs.cleaning import Cleaning, clean
 from jobs.home import DatasetFolder
 from jobs.logs import set_up_logging
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell("unsure", problem=_words(error), guess=asdict(error.guess))
     except UserError as error:
         log.info("The file was refused: %s", error)
-        tell("refused", problem=_words(error))
+        tell_refusal(error)
     except OSError as error:
         log.warning("The rows could not be kept", exc_info=True)
         why = error.strerror or str(error)

@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeAlias
 import orjson
 
 from core.data.formats.mapping import Mapping as Columns
-from core.errors import DataError, NotFound, UserError
+from core.errors import DataError, UserError
 from jobs.children import Child, Told
+from jobs.errands import Errands
 from jobs.home import DatasetFolder, Home
 from jobs.ids import new_id
 from jobs.taking_in import Guess, Taken
@@ -24,8 +25,6 @@ from jobs.views import Dataset, RunProblem
 
 State: TypeAlias = Literal["reading", "unsure", "broken", "refused", "done"]
 Publish: TypeAlias = Callable[[DatasetFolder, Taken], Dataset]
-
-KEPT = 50  # what came of the newest; a page asks within the second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +51,14 @@ class Intakes:
 
     def __init__(self, home: Home, environment: Mapping[str, str]) -> None:
         self._home, self._environment = home, environment
-        self._readers: dict[str, _Reader] = {}
+        self._readers: Errands[_Reader] = Errands("That file is no longer being read", "Drop it again")
 
     def begin(self, order: dict[str, Any], name: str, publish: Publish) -> Intake:
         """Start to read what `order` says, as `jobs.intake` takes it; `publish` makes a dataset of what came of it."""
-        while len(self._readers) >= KEPT:
-            self.stop(next(iter(self._readers)))
         intake = Intake(id=new_id(), name=name)
         draft = DatasetFolder(self._home.datasets / f".{intake.id}")
-        self._readers[intake.id] = reader = _Reader(intake, order, draft, publish)
+        reader = _Reader(intake, order, draft, publish)
+        self._readers.add(intake.id, reader)
         reader.start(self._environment)
         return reader.intake
 
@@ -70,7 +68,7 @@ class Intakes:
         Raises:
             NotFound: there is no such intake: it was stopped, or the app has been started anew.
         """
-        reader = self._reader(intake_id)
+        reader = self._readers[intake_id]
         reader.wait(wait_seconds)
         return reader.intake
 
@@ -81,7 +79,7 @@ class Intakes:
             NotFound: as `look`.
             DataError: it does not wait for that.
         """
-        reader = self._reader(intake_id)
+        reader = self._readers[intake_id]
         reader.accept()
         return reader.intake
 
@@ -91,7 +89,7 @@ class Intakes:
         Raises:
             NotFound: as `look`.
         """
-        reader = self._reader(intake_id)
+        reader = self._readers[intake_id]
         reader.stop()
         reader.order |= {"mapping": {"format": mapping.format, "columns": dict(mapping.columns)}}
         reader.start(self._environment)
@@ -99,20 +97,11 @@ class Intakes:
 
     def stop(self, intake_id: str) -> None:
         """Give it up; nothing of it stays."""
-        reader = self._readers.pop(intake_id, None)
-        if reader is not None:
-            reader.stop()
+        self._readers.stop(intake_id)
 
     def close(self) -> None:
         """Give up all that is not done."""
-        for intake_id in list(self._readers):
-            self.stop(intake_id)
-
-    def _reader(self, intake_id: str) -> _Reader:
-        reader = self._readers.get(intake_id)
-        if reader is None:
-            raise NotFound("That file is no longer being read", hint="Drop it again")
-        return reader
+        self._readers.stop_all()
 
 
 class _Reader:

@@ -13,6 +13,7 @@ from sqlalchemy import RowMapping
 
 from core.config import RunConfig, parse
 from jobs.launchers.local import Worker
+from jobs.origins import Origin
 from jobs.states import ACTIVE_STATES, RunState, Wish
 from jobs.views import Adapter, Dataset, Run, RunProblem
 
@@ -31,13 +32,20 @@ class Attempt:
 
 
 def adapter_of(row: RowMapping, home: Path) -> Adapter:
-    """A row of `adapters`, joined with its run's config, which says how and for what it was trained."""
+    """A row of `adapters`, joined with its run's config, which says how and for what it was trained. Of one without a
+    run its origin says so.
+    """
     values = dict(row)
-    folder, config = home / values.pop("folder"), values.pop("config")
+    folder, config, source = home / values.pop("folder"), values.pop("config"), values.pop("source")
+    del values["emptied_at"]
     values |= {"targets": tuple(json.loads(values["targets"])), "created_at": _moment(values["created_at"])}
+    values["deleted_at"] = _moment(values["deleted_at"])
     if config is not None:
         run = _config(config)
         values |= {"method": run.method, "task": run.task}
+    if source is not None:
+        origin = Origin.parse(json.loads(source))
+        values |= {"origin": origin, "method": origin.method, "task": origin.task}
     return Adapter(path=folder, **values)
 
 

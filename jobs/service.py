@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from core.adapters.spectrum import Kept
 from core.config import RunConfig
 from core.errors import RunError, UserError
 from core.events import Event
@@ -36,12 +37,14 @@ from jobs.home import open_home
 from jobs.intakes import Intake
 from jobs.journal import read_events, write_wish
 from jobs.launchers.local import LocalLauncher, child_environment
+from jobs.library import Library
 from jobs.logs import tail
 from jobs.machine import describe_machine, devices
+from jobs.makings import Making
 from jobs.models import ModelChoice, ModelFacts, Models
 from jobs.module_tree import Node
-from jobs.names import checked_name
 from jobs.notes import Notes, tags_of
+from jobs.origins import Origin
 from jobs.probes import Probes, ProbeView
 from jobs.rates import PastRuns
 from jobs.saved_checkpoints import SavedCheckpoint
@@ -53,6 +56,7 @@ from jobs.submission import Submission
 from jobs.summaries import Summary
 from jobs.taking_in import About, Guess
 from jobs.token_profiles import TokenProfiles, TokenProfileView
+from jobs.trash import Trash
 from jobs.users import Users
 from jobs.views import (
     Adapter,
@@ -67,6 +71,7 @@ from jobs.views import (
     RunProblem,
     Waiting,
 )
+from jobs.votes import Votes
 
 __all__ = [
     "ACTIVE_STATES",
@@ -75,6 +80,7 @@ __all__ = [
     "RESUMABLE_STATES",
     "About",
     "Guess",
+    "Kept",
     "Intake",
     "TokenProfileView",
     "Adapter",
@@ -93,11 +99,13 @@ __all__ = [
     "Flag",
     "FormView",
     "Machine",
+    "Making",
     "Memory",
     "ModelCard",
     "ModelChoice",
     "ModelFacts",
     "Node",
+    "Origin",
     "Pane",
     "ProbeView",
     "PushView",
@@ -150,6 +158,9 @@ class Service:
         self.checkpoints = Checkpoints(self._home, self._store, self._environment)
         self.models = Models(self._home, self._store, self._models_root)
         self.serving = Serving(self._store, self.models, self._chats, self._models_root)
+        trash = Trash(self._home, self._store, self._chats.is_answering)
+        self.votes = Votes(self._home, self._store)
+        self.library = Library(self._home, self._store, self.models, self._models_root, trash, self._environment)
         self.probes = Probes(self._home, self._store, self._models_root, self._environment, make_room=self._chats.leave)
         past = PastRuns(self._home, self._store)
         self.costs = Costs(self._home, self._store, self._models_root, self.probes, devices, past)
@@ -171,6 +182,7 @@ class Service:
     def start(self) -> None:
         """Start queued runs and follow active ones from now on."""
         self.data.clear_drafts()
+        self.library.start()
         self._scheduler.start()
 
     def settle(self) -> None:
@@ -185,6 +197,7 @@ class Service:
         self.probes.close()
         self.exports.close()
         self.data.close()
+        self.library.close()
         self.tokens.close()
         self._store.close()
 
@@ -331,19 +344,15 @@ class Service:
 
     def adapters(self) -> tuple[Adapter, ...]:
         """Newest first."""
-        return tuple(adapter for adapter in self._store.adapters() if adapter.method != "full")
+        return tuple(adapter for adapter in self.library.all() if adapter.method != "full")
 
     def trained_models(self) -> tuple[Adapter, ...]:
         """The whole models that full fine-tuning made, newest first."""
-        return tuple(model for model in self._store.adapters() if model.method == "full")
+        return tuple(model for model in self.library.all() if model.method == "full")
 
     def adapter(self, adapter_id: str) -> Adapter:
-        """An adapter or a whole model that a run left. Raises: NotFound."""
-        return self._store.adapter(adapter_id)
-
-    def rename_adapter(self, adapter_id: str, name: str) -> None:
-        """Raises: NotFound, ConfigError."""
-        self._store.rename_adapter(adapter_id, checked_name(name))
+        """An adapter, or a whole model that a run left. Raises: NotFound."""
+        return self.library.get(adapter_id)
 
     def export_zip(self, adapter_id: str) -> Path:
         """A zip of the adapter in PEFT's format.

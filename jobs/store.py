@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, case, delete, insert, select, update
 
 from core.config import RunConfig, to_dict
 from core.errors import NotFound, RunError
 from jobs import queueing, states, tables
+from jobs.ballot_box import BallotBox
 from jobs.database import Database
 from jobs.home import Home
 from jobs.ids import new_id
@@ -24,7 +25,8 @@ from jobs.keys import Keys
 from jobs.launchers.local import Worker
 from jobs.machine import CPU
 from jobs.queueing import one
-from jobs.rows import Attempt, adapter_of, attempt_of, dataset_of, run_of
+from jobs.rows import Attempt, attempt_of, dataset_of, run_of
+from jobs.shelf import Shelf
 from jobs.states import Move, Outcome, RunState, Wish
 from jobs.views import Adapter, Dataset, Run, RunProblem
 
@@ -38,6 +40,8 @@ class Store:
         self._database = Database(home.database)
         self._database.migrate()
         self.keys = Keys(self._database, clock)
+        self.shelf = Shelf(self._database, home, clock)
+        self.ballot_box = BallotBox(self._database, clock)
 
     def close(self) -> None:
         """Give back every connection."""
@@ -307,24 +311,12 @@ class Store:
     # -- adapters ------------------------------------------------------------------------------------------------
 
     def adapters(self) -> tuple[Adapter, ...]:
-        """Newest first."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                _ADAPTERS.order_by(tables.adapters.c.created_at.desc(), tables.adapters.c.id.desc())
-            ).mappings()
-            return tuple(adapter_of(row, self.home.path) for row in rows)
+        """Those that are not deleted, newest first."""
+        return self.shelf.all()
 
     def adapter(self, adapter_id: str) -> Adapter:
-        """Raises: NotFound."""
-        return adapter_of(
-            self._find(_ADAPTERS.where(tables.adapters.c.id == adapter_id), "adapter", adapter_id), self.home.path
-        )
-
-    def rename_adapter(self, adapter_id: str, name: str) -> None:
-        """Raises: NotFound."""
-        with self._database.write() as connection:
-            connection.execute(update(tables.adapters).filter_by(id=adapter_id).values(name=name))
-        self.adapter(adapter_id)
+        """Raises: NotFound, where it is deleted too."""
+        return self.shelf.get(adapter_id)
 
     # -- users ---------------------------------------------------------------------------------------------------
 
@@ -356,13 +348,10 @@ class Store:
 
 _RUNS = (
     select(tables.runs, tables.datasets.c.name.label("dataset_name"))
-    .add_columns(tables.adapters.c.id.label("adapter_id"), tables.adapters.c.eval_loss)
+    .add_columns(case((tables.adapters.c.deleted_at.is_(None), tables.adapters.c.id)).label("adapter_id"))
+    .add_columns(tables.adapters.c.eval_loss)
     .join(tables.datasets, tables.runs.c.dataset_id == tables.datasets.c.id)
     .outerjoin(tables.adapters, tables.adapters.c.run_id == tables.runs.c.id)
-)
-
-_ADAPTERS = select(tables.adapters, tables.runs.c.config).outerjoin(
-    tables.runs, tables.adapters.c.run_id == tables.runs.c.id
 )
 
 

@@ -65,6 +65,33 @@ adapters = Table(
     Column("base_eval_loss", Float),
     Column("fingerprint", Text, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("note", Text, nullable=False, server_default=""),
+    Column("source", Text),  # JSON of what it was made of (`jobs.origins`); none where a run trained it
+    Column("deleted_at", Float),
+    Column("emptied_at", Float),  # when the files of a deleted one were removed
+)
+
+prompt_sets = Table(
+    "prompt_sets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("prompts", Text, nullable=False),  # a JSON list
+    Column("created_at", Float, nullable=False),
+)
+
+votes = Table(
+    "votes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("prompt_set_id", Text, ForeignKey("prompt_sets.id"), index=True),
+    Column("prompt", Text, nullable=False),  # the conversation that was answered, a JSON list of messages
+    Column("answers", Text, nullable=False),  # a JSON list
+    Column("outcome", Text, nullable=False),
+    Column("winner", Integer),  # which of the answers, from 0
+    Column("seed", Integer, nullable=False),
+    Column("settings", Text, nullable=False),  # a JSON object
+    Column("created_at", Float, nullable=False),
 )
 
 users = Table(

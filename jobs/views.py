@@ -11,6 +11,7 @@ from core.data.records import Message
 from core.generate.requests import Blend, Delta, Sampling
 from core.models.catalogue import ModelSource
 from core.models.shapes import LinearShape
+from jobs.origins import TRAINED, Origin
 from jobs.states import ENDED_STATES, RESTING_STATES, RunState, Wish
 
 
@@ -94,8 +95,9 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """What a run left: an adapter or, where `method` is full, a whole model in `path` (without rank and targets).
-    `fingerprint` is the start of its weights' SHA-256; losses are nats a trained token, or a row of a classifier.
+    """An adapter or, where `method` is full, a whole model in `path` (without rank and targets). `fingerprint` is the
+    start of its weights' SHA-256; losses are nats a trained token, or a row of a classifier. `origin` says how it came
+    here, and `deleted_at` since when it waits to be removed.
     """
 
     id: str
@@ -113,6 +115,9 @@ class Adapter:
     created_at: datetime
     method: Method = "lora"
     task: Task = "chat"
+    note: str = ""
+    origin: Origin = TRAINED
+    deleted_at: datetime | None = None
 
     @property
     def can_chat(self) -> bool:

@@ -134,6 +134,30 @@ def read_peft(path: Path) -> object:
     return read_adapter(path.parent)
 
 
+def read_packed(path: Path) -> object:
+    """As the library takes in a zip that somebody uploads."""
+    from core.adapters.arrivals import unpack
+    from jobs.adapter_maker import check
+    from jobs.adapters import ADAPTER_FILES
+
+    with tempfile.TemporaryDirectory() as name:
+        unpack(path, path.name, ADAPTER_FILES, Path(name), lambda _bytes: None)
+        return check(Path(name))
+
+
+def packed_seeds() -> list[bytes]:
+    """A small adapter as a zip: as it lies, in a folder, and packed tightly."""
+    config, weights = adapter_seeds()
+    found = []
+    for folder, packing in (("", zipfile.ZIP_STORED), ("captain/", zipfile.ZIP_STORED), ("", zipfile.ZIP_DEFLATED)):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", packing) as archive:
+            for name, content in (("adapter_config.json", config), ("adapter_model.safetensors", weights)):
+                archive.writestr(f"{folder}{name}", content)
+        found.append(out.getvalue())
+    return found
+
+
 def adapter_seeds() -> tuple[bytes, bytes]:
     """A small adapter's config and weights."""
     import numpy as np
@@ -163,11 +187,14 @@ class Inputs:
         self._reader = reader
         self._data = dataset_seeds() if reader == "dataset" else {}
         self._adapter = adapter_seeds() if reader == "adapter" else (b"", b"")
+        self._packed = packed_seeds() if reader == "packed" else []
 
     def next(self, folder: Path) -> tuple[Path, Reader]:
         """Put the next input into `folder`; its file, and what reads it."""
         if self._reader == "settings":
             return self._write(folder / "run.yaml", self._damaged([SETTINGS])), read_settings
+        if self._reader == "packed":
+            return self._write(folder / "adapter.zip", self._damaged(self._packed)), read_packed
         if self._reader == "adapter":
             config, weights = self._adapter
             if self._random.random() < 0.5:
@@ -276,7 +303,7 @@ def _data_bytes() -> int:
     return int(psutil.Process().memory_info().data)
 
 
-READERS = ("dataset", "adapter", "settings")
+READERS = ("dataset", "adapter", "packed", "settings")
 
 
 def fuzz(reader: str, count: int, seed: int) -> list[str]:
@@ -309,7 +336,7 @@ def main() -> int:
     if given.work:
         reader, *numbers = given.work.split()
         return work(reader, *map(int, numbers))
-    shares = {"dataset": 0.6, "adapter": 0.25, "settings": 0.15}
+    shares = {"dataset": 0.5, "adapter": 0.2, "packed": 0.15, "settings": 0.15}
     wrong: list[str] = []
     for reader in [given.reader] if given.reader else READERS:
         count = given.inputs if given.reader else int(given.inputs * shares[reader])

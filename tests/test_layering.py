@@ -19,6 +19,7 @@ OURS = {*PARTS, "app", "tests", "benchmarks"}
 UI_LEAVES = {
     "jobs.service",
     "core.errors",
+    "core.adapters.ways",
     "core.config",
     "core.events",
     "core.data.tokens.named_templates",

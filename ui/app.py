@@ -37,7 +37,19 @@ LARGEST_UPLOAD = "2gb"
 CACHE_SECONDS = (3600, 6 * 3600)  # how often uploads are looked through, and how old they get; ours are kept elsewhere
 _TURN_SECONDS = 0.0005  # of a thread while others wait: the server's own is one of forty, and they take a turn each
 WAITING_EVENTS = 512  # more than a hundred tabs click at once
-STYLES = ("style", "settings", "sweep", "data", "health", "cost", "runs", "serving", "playground")
+STYLES = (
+    "style",
+    "settings",
+    "sweep",
+    "data",
+    "health",
+    "cost",
+    "runs",
+    "serving",
+    "playground",
+    "library",
+    "exporting",
+)
 SCRIPTS = ("client", "charts", "settings", "data", "serving", "playground")
 SESSIONS = 128  # tabs whose state is kept; each takes half a megabyte, and Gradio would keep ten thousand
 

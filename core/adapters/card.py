@@ -10,8 +10,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from core.adapters.peft_settings import BITFIT, PeftSettings, read_settings
-from core.adapters.peft_tensors import WEIGHTS_FILE
+from core.adapters.peft_settings import BITFIT, WEIGHTS_FILE, PeftSettings, read_settings
 from core.config import STARTER, RunConfig
 from core.data.tokens.named_templates import TEMPLATES
 

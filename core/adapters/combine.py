@@ -36,9 +36,15 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from core.adapters.spectrum import Spectrum
 from core.errors import AdapterError, ConfigError
 
 Majority = Literal["total", "frequency"]
+Progress: TypeAlias = Callable[[int, int], None]  # modules done, of how many
+
+
+def silent(_done: int, _modules: int) -> None:
+    """Told of modules that are done, and says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ def concatenate(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[s
     return {name: _side_by_side(terms) for name, terms in _terms(adapters, weights).items()}
 
 
-def svd(adapters: Sequence[Adapter], weights: Sequence[float], rank: int) -> Reduced:
+def svd(adapters: Sequence[Adapter], weights: Sequence[float], rank: int, progress: Progress = silent) -> Reduced:
     """The nearest to Σ wᵢ ΔWᵢ that `rank` allows at each module.
 
     Raises:
@@ -101,10 +107,23 @@ def svd(adapters: Sequence[Adapter], weights: Sequence[float], rank: int) -> Red
     """
     _check_rank(rank)
     sums = concatenate(adapters, weights)
-    return _reduced(((name, _thin_triples(delta)) for name, delta in sums.items()), lambda _: rank)
+    return _reduced(((name, _thin_triples(delta)) for name, delta in sums.items()), lambda _: rank, progress, len(sums))
 
 
-def shrink(adapter: Adapter, *, rank: int | None = None, energy: float | None = None) -> Reduced:
+def spectra(adapter: Adapter) -> dict[str, Spectrum]:
+    """The singular values of each module's ΔW, from which it can be told what a rank would keep."""
+    return {
+        name: Spectrum(
+            squares=tuple(_thin_triples(delta).sigma.square().tolist()),
+            features=delta.a.shape[1] + delta.b.shape[0],
+        )
+        for name, delta in adapter.items()
+    }
+
+
+def shrink(
+    adapter: Adapter, *, rank: int | None = None, energy: float | None = None, progress: Progress = silent
+) -> Reduced:
     """`adapter` at a lower rank: at most `rank`, or at each module the lowest that keeps the share `energy`.
 
     A module that has no more than `rank` already stays as it is, A and B themselves.
@@ -117,12 +136,12 @@ def shrink(adapter: Adapter, *, rank: int | None = None, energy: float | None = 
     triples = ((name, _thin_triples(delta)) for name, delta in adapter.items())
     if rank is not None:
         _check_rank(rank)
-        result = _reduced(triples, lambda _: rank)
+        result = _reduced(triples, lambda _: rank, progress, len(adapter))
         small = {name: delta for name, delta in adapter.items() if delta.a.shape[0] <= rank}
         return Reduced({**result.deltas, **small}, result.energy, result.energy_in_all)
     assert energy is not None
     _check_share(energy, "energy")
-    return _reduced(triples, lambda energies: max(1, int((energies < energy).sum())))
+    return _reduced(triples, lambda energies: max(1, int((energies < energy).sum())), progress, len(adapter))
 
 
 def ties(
@@ -132,6 +151,7 @@ def ties(
     *,
     density: float,
     majority: Majority = "total",
+    progress: Progress = silent,
 ) -> Reduced:
     """TIES on each module's ΔW, then reduced to `rank`.
 
@@ -147,11 +167,17 @@ def ties(
     def merge(deltas: list[Tensor], factors: list[float]) -> Tensor:
         return _elected_mean(torch.stack([_trimmed(delta, density) for delta in deltas]), factors, majority)
 
-    return _merged(adapters, weights, rank, density, merge)
+    return _merged(adapters, weights, rank, density, merge, progress)
 
 
 def dare_linear(
-    adapters: Sequence[Adapter], weights: Sequence[float], rank: int, *, density: float, generator: torch.Generator
+    adapters: Sequence[Adapter],
+    weights: Sequence[float],
+    rank: int,
+    *,
+    density: float,
+    generator: torch.Generator,
+    progress: Progress = silent,
 ) -> Reduced:
     """Σ wᵢ ΔWᵢ with each entry of each ΔW kept with probability `density` and then divided by it, reduced to `rank`.
 
@@ -163,7 +189,7 @@ def dare_linear(
         dropped = torch.stack([_dropped(delta, density, generator) for delta in deltas])
         return (dropped * _column(factors, dropped)).sum(0)
 
-    return _merged(adapters, weights, rank, density, merge)
+    return _merged(adapters, weights, rank, density, merge, progress)
 
 
 def dare_ties(
@@ -174,6 +200,7 @@ def dare_ties(
     density: float,
     generator: torch.Generator,
     majority: Majority = "total",
+    progress: Progress = silent,
 ) -> Reduced:
     """As `ties`, with entries dropped as by `dare_linear` in place of the smallest.
 
@@ -185,7 +212,7 @@ def dare_ties(
         dropped = torch.stack([_dropped(delta, density, generator) for delta in deltas])
         return _elected_mean(dropped, factors, majority)
 
-    return _merged(adapters, weights, rank, density, merge)
+    return _merged(adapters, weights, rank, density, merge, progress)
 
 
 def _trimmed(delta: Tensor, density: float) -> Tensor:
@@ -220,6 +247,7 @@ def _merged(
     rank: int,
     density: float,
     merge: Callable[[list[Tensor], list[float]], Tensor],
+    progress: Progress,
 ) -> Reduced:
     """`merge` of the ΔW of each module, with their weights, at `rank`; the whole matrices of one module at a time."""
     _check_rank(rank)
@@ -231,7 +259,7 @@ def _merged(
             matrix = merge([delta.b.float() @ delta.a.float() for delta, _ in terms], [weight for _, weight in terms])
             yield name, _Triples(*torch.linalg.svd(matrix, full_matrices=False))
 
-    return _reduced(triples(), lambda _: rank)
+    return _reduced(triples(), lambda _: rank, progress, len(found))
 
 
 def _terms(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[str, list[tuple[Delta, float]]]:
@@ -287,7 +315,9 @@ def _thin_triples(delta: Delta) -> _Triples:
     return _Triples(q_b @ u, sigma, vh @ q_a.t())
 
 
-def _reduced(triples: Iterable[tuple[str, _Triples]], choose: Callable[[Tensor], int]) -> Reduced:
+def _reduced(
+    triples: Iterable[tuple[str, _Triples]], choose: Callable[[Tensor], int], progress: Progress, modules: int
+) -> Reduced:
     """Each module, as it comes, cut to the rank that `choose` gives for its `energies`."""
     deltas, energy, kept, total = {}, {}, 0.0, 0.0
     for name, found in triples:
@@ -296,4 +326,5 @@ def _reduced(triples: Iterable[tuple[str, _Triples]], choose: Callable[[Tensor],
         deltas[name], energy[name] = found.cut(rank), float(energies[rank])
         size = float(found.sigma.double().square().sum())
         kept, total = kept + size * energy[name], total + size
+        progress(len(deltas), modules)
     return Reduced(deltas, energy, kept / total if total else 1.0)

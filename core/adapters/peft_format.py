@@ -17,8 +17,8 @@ from core.adapters.copies import TrainedCopy
 from core.adapters.inject import lora_layers, wrap
 from core.adapters.peft_fit import fit
 from core.adapters.peft_save import save_adapter
-from core.adapters.peft_settings import CONFIG_FILE, PeftSettings, read_settings
-from core.adapters.peft_tensors import PREFIX, WEIGHTS_FILE, PeftTensors, read_tensors
+from core.adapters.peft_settings import CONFIG_FILE, WEIGHTS_FILE, PeftSettings, read_settings
+from core.adapters.peft_tensors import PREFIX, PeftTensors, read_tensors
 
 __all__ = [
     "CONFIG_FILE",

@@ -38,8 +38,8 @@ from core.adapters.linear import LoraLinear
 from core.adapters.lowrank import BiasOnly, LowRank, TokenRows, Transposed
 from core.adapters.peft_base import BaseView, view
 from core.adapters.peft_fit import HeadRows
-from core.adapters.peft_settings import BITFIT, CONFIG_FILE, LORA, shortest_names
-from core.adapters.peft_tensors import PREFIX, TOKENS, WEIGHTS_FILE
+from core.adapters.peft_settings import BITFIT, CONFIG_FILE, LORA, WEIGHTS_FILE, shortest_names
+from core.adapters.peft_tensors import PREFIX, TOKENS
 from core.config import LoraConfig
 from core.errors import AdapterError
 

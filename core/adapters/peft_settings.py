@@ -23,6 +23,8 @@ from core.adapters.name_patterns import NamePattern, Pattern
 from core.errors import AdapterError
 
 CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 LORA, BITFIT = "LORA", "BITFIT"
 ALL_LINEAR = "all-linear"
 MAX_CONFIG_BYTES = 1_000_000

@@ -28,16 +28,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.adapters.peft_settings import PeftSettings
+from core.adapters.peft_settings import PICKLES, WEIGHTS_FILE, PeftSettings
 from core.errors import AdapterError
 
-WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 # Room for 30 layers of 64 experts each, with every matrix of theirs adapted.
 MAX_HEADER_BYTES = 4_000_000
 MAX_TENSORS = 20_000
 MAX_NAME = 500
-PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 
 TOKENS = ".token_adapter.trainable_tokens_delta"
 _PARTS = {

@@ -106,6 +106,15 @@ def stamp_of(folder: Path) -> Stamp:
     return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in found)
 
 
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in the safetensors file at `path`, by its name.
+
+    Raises:
+        ModelError: it is cut short or no safetensors file. OSError: it is not there.
+    """
+    return {tensor.name: tensor.shape for tensor in _header(path)}
+
+
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors files that make up the model in `folder`: the shards of its index, or the only file.
 

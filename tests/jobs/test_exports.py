@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.adapters.combine_folders import Combination
 from core.adapters.inject import inject, lora_layers
 from core.adapters.peft_format import read_adapter, save_adapter
+from core.adapters.ways import Combination
 from core.config import LoraConfig
 from core.errors import AdapterError, ConfigError, UserError
 from core.models.load import load_model

@@ -229,12 +229,12 @@ def test_an_adapter_whose_files_have_gone_is_not_exported(service: Service, adap
 
 def test_renaming_changes_the_name_alone(service: Service, adapter_id: str) -> None:
     before = service.adapter(adapter_id)
-    service.rename_adapter(adapter_id, " Blackbeard ")
+    service.library.rename(adapter_id, " Blackbeard ")
     assert service.adapter(adapter_id) == replace(before, name="Blackbeard")
     with pytest.raises(NotFound):
-        service.rename_adapter("nobody", "x")
+        service.library.rename("nobody", "x")
     with pytest.raises(ConfigError):
-        service.rename_adapter(adapter_id, "")
+        service.library.rename(adapter_id, "")
 
 
 # -- chat ------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from core.events import EvalDone, Finished, Note, Preparing, Saved
 from jobs.service import Estimate, Machine, RunProblem
 from tests.ui.stand_in import NOW, XSS, adapter, dataset, model_card, run, run_config
 from tests.ui.test_story import started, step, told
-from ui.pages import datasets, frame, library, queue, ready, run_settings, run_view
+from ui.pages import datasets, frame, library_list, queue, ready, run_settings, run_view
 from ui.story import Story
 
 ESTIMATE = Estimate(
@@ -105,11 +105,11 @@ def test_a_whole_models_page_says_what_it_is_good_for() -> None:
 
 def test_the_library_offers_other_formats_for_all_but_whole_models() -> None:
     for one in (adapter(), adapter(task="classification"), adapter(method="bitfit", rank=0, targets=())):
-        assert library.adapter_list([one], NOW).count('class="as-button small plain formats"') == 1
-    assert "plain formats" not in library.adapter_list([adapter(method="full", rank=0, targets=())], NOW)
-    classifier = library.adapter_list([adapter(task="classification")], NOW)
+        assert library_list.adapter_list([one], NOW).count('class="as-button small plain formats"') == 1
+    assert "plain formats" not in library_list.adapter_list([adapter(method="full", rank=0, targets=())], NOW)
+    classifier = library_list.adapter_list([adapter(task="classification")], NOW)
     assert "/playground" not in classifier and 'class="pick"' not in classifier and "Classifier" in classifier
-    assert "BitFit" in library.adapter_list([adapter(method="bitfit", rank=0, targets=())], NOW)
+    assert "BitFit" in library_list.adapter_list([adapter(method="bitfit", rank=0, targets=())], NOW)
 
 
 def test_a_runs_progress_names_its_phase_then_its_step() -> None:
@@ -164,8 +164,8 @@ def test_nothing_a_person_named_is_markup() -> None:
     pieces = [
         run_view.head(bad), run_view.progress(bad, story, NOW), run_settings.settings(bad, story),
         run_view.timeline(story), run_view.run_list([(bad, story.summary)], NOW), queue.section([bad, bad], 1),
-        library.adapter_list([adapter(name=XSS, targets=(XSS,))], NOW),
-        datasets.preview([conversation(XSS, XSS)], 1), library.adapter_list([adapter(id=XSS, name=XSS)], NOW),
+        library_list.adapter_list([adapter(name=XSS, targets=(XSS,))], NOW),
+        datasets.preview([conversation(XSS, XSS)], 1), library_list.adapter_list([adapter(id=XSS, name=XSS)], NOW),
         datasets.preview([Labeled(text=XSS, text_pair=XSS, label=XSS, source_row=1)], 1),
         datasets.line(dataset(row_format=XSS), []),
         ready.summary(config, dataset(name=XSS), ESTIMATE, None), ready.command_html(config, ["--data", XSS]),
@@ -195,4 +195,4 @@ def test_the_machines_line_says_what_it_has_and_does() -> None:
 
 
 def test_empty_pages_offer_the_one_click_that_fills_them() -> None:
-    assert 'href="/"' in library.adapter_list([], NOW)
+    assert 'href="/"' in library_list.adapter_list([], NOW)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,7 @@ from typing import Any
 from core.data.readers.sources import MAX_BYTES
 from core.data.readers.suffixes import KINDS, PLAIN_TEXT, kind_of_file, suffix_of
 from core.errors import DataError
+from core.hub import counter, told
 
 _CONVERTED = "refs/convert/parquet"
 _KINDS_BY_PREFERENCE = ("Parquet", "JSON Lines", "JSON", "CSV", "TSV", "Excel", PLAIN_TEXT)
@@ -26,7 +26,6 @@ _SPLITS = {
     "dev": "validation", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 _SHARD = re.compile(r"(?P<split>[\w.-]+?)-\d{5}-of-\d{5}\b.*")
-_CHECK_CONNECTION = "Check the connection, or choose a file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +94,7 @@ def hub_info(hub_id: str, revision: str | None = None) -> HubDataset:
     from huggingface_hub import HfApi  # lazily: it is slow to import and few callers need it
     from huggingface_hub.errors import RevisionNotFoundError
 
-    with _told(hub_id):
+    with told(hub_id, "dataset", DataError):
         info: Any = HfApi().dataset_info(hub_id, revision=revision, files_metadata=True)
         card: dict[str, Any] = info.card_data.to_dict() if info.card_data else {}
         sha, parts = str(info.sha), _parts(_files(info), card)
@@ -138,85 +137,16 @@ def fetch_dataset(
     if part.bytes > MAX_BYTES:
         hint = f"Choose one of at most {MAX_BYTES / 1e9:.1f} GB"
         raise DataError(f"{hub_id} is too large to read: it has {part.bytes / 1e9:.1f} GB", hint=hint)
-    counter = _counter(part.bytes, progress)
+    count = counter(part.bytes, progress)
     found = []
-    with _told(hub_id):
+    with told(hub_id, "dataset", DataError):
         for file in part.files:
             place = HfApi().hf_hub_download(
-                hub_id, file.path, repo_type="dataset", revision=dataset.revision, local_dir=to, tqdm_class=counter
+                hub_id, file.path, repo_type="dataset", revision=dataset.revision, local_dir=to, tqdm_class=count
             )
             found.append(Path(place))
     progress(part.bytes, part.bytes)
     return tuple(found)
-
-
-def _counter(total: int, progress: Callable[[int, int], None]) -> Any:
-    """What the hub's client takes for a progress bar, which adds up all files."""
-    done = 0
-
-    class Counter:
-        def __init__(self, *_: object, initial: int = 0, **__: object) -> None:
-            self.n, self.total = initial, total
-            self.update(initial)
-
-        def update(self, count: float | None = 1) -> None:
-            nonlocal done
-            done += int(count or 0)
-            progress(min(done, total), total)
-
-        def close(self) -> None: ...
-
-        def __enter__(self) -> Counter:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-    return Counter
-
-
-@contextmanager
-def _told(hub_id: str) -> Iterator[None]:
-    """What the hub's client raises, as one of our sentences."""
-    from httpx2 import HTTPError  # what the hub's client is built on, and lets through
-    from huggingface_hub.errors import (
-        DisabledRepoError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        yield
-    except HFValidationError:
-        hint = "Write it as owner/name, as in the address of its page"
-        raise DataError(f"{hub_id!r} is no name of a dataset on the hub", hint=hint) from None
-    except GatedRepoError:
-        raise _gated(hub_id) from None
-    except (RepositoryNotFoundError, RevisionNotFoundError):
-        title = f"The hub has no dataset {hub_id}, or it is private"
-        raise DataError(title, hint="Check its name, or set HF_TOKEN") from None
-    except DisabledRepoError:
-        raise DataError(f"The dataset {hub_id} was disabled by the hub", hint="Choose another one") from None
-    except OfflineModeIsEnabled:
-        raise DataError("The hub is not asked: HF_HUB_OFFLINE is set", hint="Unset it, or choose a file") from None
-    except HfHubHTTPError as error:
-        if error.response.status_code in (401, 403):
-            raise _gated(hub_id) from None
-        answer = f"it answered {error.response.status_code}"
-        raise DataError(f"The hub did not give {hub_id}", answer, "Try again later") from None
-    except HTTPError as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"The hub cannot be reached for {hub_id}", reason, _CHECK_CONNECTION) from None
-    except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
-        raise DataError(f"The dataset {hub_id} could not be downloaded", reason, _CHECK_CONNECTION) from None
-
-
-def _gated(hub_id: str) -> DataError:
-    return DataError(f"The dataset {hub_id} is gated", hint="Accept its terms on the hub and set HF_TOKEN")
 
 
 # From files to parts

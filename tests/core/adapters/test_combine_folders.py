@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.adapters.combine_folders import Combination, combine_folders, shrink_folder
+from core.adapters.combine_folders import combine_folders, shrink_folder
 from core.adapters.inject import lora_layers, remove, routed
 from core.adapters.layer import LoraLayer
 from core.adapters.peft_format import load_adapter, save_adapter
+from core.adapters.ways import Combination
 from core.errors import AdapterError, ConfigError
 from core.models.load import LoadedModel
 from tests.core.tiny import adapt, plain_logits

@@ -141,6 +141,8 @@ class Hub:
                     self._send(200, json.dumps(model.tree()).encode())
                 elif is_api:
                     self._send(200, json.dumps(model.json(name)).encode())
+                elif model.access != 200:
+                    self._send(model.access, b"{}", {"X-Error-Code": "GatedRepo"})
                 else:
                     file = "/".join(path[4:])
                     self._send(200, model.files[file], {"ETag": f'"{file}"', "X-Repo-Commit": COMMIT})
