@@ -10,7 +10,7 @@ from jobs.adapters import require_adapter
 from jobs.export_draft import NewFolder
 
 if TYPE_CHECKING:
-    from core.adapters.combine_folders import Combination
+    from core.adapters.ways import Combination
 
 
 def combine_adapters(folders: Sequence[Path], combination: Combination, output: Path) -> str:
