@@ -125,7 +125,7 @@ def _move(weight: Tensor, storage: str, generator: torch.Generator) -> None:
     """Move each number by a share of its size, or of the largest of its block, that is drawn evenly from ±ε."""
     size = weight.abs()
     if storage == "q8_0" and weight.ndim > 1 and weight.shape[-1] % BLOCK == 0:
-        blocks = size.unflatten(-1, (-1, BLOCK))  # type: ignore[no-untyped-call]
+        blocks = size.reshape(*size.shape[:-1], -1, BLOCK)
         size = blocks.amax(-1, keepdim=True).expand_as(blocks).flatten(-2)
     drawn = torch.rand(weight.shape, generator=generator).mul_(2).sub_(1).to(weight.device)
     weight += (ROUNDING[storage] + ORDER_OF_SUMS) * drawn * size
