@@ -95,6 +95,11 @@ def visit(desk: PaneDesk, **query: str) -> dict[Any, Any]:
     return desk.open(SimpleNamespace(query_params=query))  # type: ignore[arg-type]
 
 
+def add(desk: PaneDesk, *chosen: Any) -> dict[Any, Any]:
+    """What the page shows in the end."""
+    return list(desk.add(*chosen))[-1]
+
+
 def event(**values: Any) -> Any:
     return SimpleNamespace(**values)
 
@@ -145,10 +150,10 @@ def test_the_row_offers_what_talks_and_checkpoints_of_going_runs(desk: PaneDesk)
 
 def test_panes_of_every_kind_are_added_and_taken_away(desk: PaneDesk) -> None:
     talk = visit(desk)["talk"]
-    desk.add("adapter", "a1", [], 0.5, talk)
-    desk.add("checkpoint", "r1:140", [], 1.0, talk)
-    desk.add("blend", None, ["a1", "j1"], 1.0, talk)
-    desk.add("base", None, [], 1.0, talk)
+    add(desk, "adapter", "a1", [], 0.5, talk)
+    add(desk, "checkpoint", "r1:140", [], 1.0, talk)
+    add(desk, "blend", None, ["a1", "j1"], 1.0, talk)
+    add(desk, "base", None, [], 1.0, talk)
     checkpoint = str(Path("/opened/step"))
     assert refs(talk) == [None, (("a1", 0.5),), checkpoint, (("a1", 0.5), ("j1", 0.5)), None]
     news = desk.remove(talk, event(pane=str(talk.panes[0].number)))
@@ -172,8 +177,17 @@ def test_a_pane_that_cannot_be_is_refused_and_nothing_changes(
 ) -> None:
     talk = visit(desk, adapters="a1")["talk"]
     with pytest.raises((ConfigError, AdapterError), match=words):
-        desk.add(kind, one, several, 1.0, talk)
+        add(desk, kind, one, several, 1.0, talk)
     assert refs(talk) == [None, "a1"]
+
+
+def test_a_checkpoint_is_waited_for_and_the_page_can_be_used_when_it_cannot_be_opened(desk: PaneDesk) -> None:
+    talk, seen = visit(desk)["talk"], []
+    with pytest.raises(NotFound):
+        for news in desk.add("checkpoint", "r1:7", [], 1.0, talk):
+            seen.append(news)
+    assert "Opening the checkpoint" in seen[0]["hint"] and not seen[0]["add"]["interactive"]
+    assert seen[1]["hint"] == "" and seen[1]["add"]["interactive"] and refs(talk) == [None]
 
 
 def test_there_are_six_panes_at_most_and_one_at_least(desk: PaneDesk) -> None:
@@ -181,9 +195,9 @@ def test_there_are_six_panes_at_most_and_one_at_least(desk: PaneDesk) -> None:
     with pytest.raises(ConfigError, match="last pane"):
         desk.remove(talk, event(pane=str(talk.panes[0].number)))
     for _ in range(5):
-        desk.add("adapter", "a1", [], 1.0, talk)
+        add(desk, "adapter", "a1", [], 1.0, talk)
     with pytest.raises(ConfigError, match="6 panes already"):
-        desk.add("base", None, [], 1.0, talk)
+        add(desk, "base", None, [], 1.0, talk)
     assert len({pane.number for pane in talk.panes}) == 6
 
 
@@ -192,7 +206,7 @@ def test_nothing_changes_while_answers_come(desk: PaneDesk, talks: TalkDesk) -> 
     for news in talks.send("hi", talk, *SETTINGS):
         if "slot-0" in news and talk.is_busy:
             with pytest.raises(ConfigError, match="being written"):
-                desk.add("base", None, [], 1.0, talk)
+                add(desk, "base", None, [], 1.0, talk)
             with pytest.raises(ConfigError, match="being written"):
                 list(talks.send("again", talk, *SETTINGS))
             break
@@ -215,7 +229,7 @@ def test_every_pane_is_asked_with_the_settings_and_its_own_conversation(
 ) -> None:
     talk = visit(desk, adapters="a1@0.5")["talk"]
     ask(talks, talk, "hi")
-    desk.add("adapter", "j1", [], 1.0, talk)
+    add(desk, "adapter", "j1", [], 1.0, talk)
     ask(talks, talk, "and then?")
     asked, base = service.chats[-1]
     assert base is None and [pane.adapter for pane in asked] == [None, (("a1", 0.5),), "j1"]
@@ -349,10 +363,10 @@ def test_a_whole_model_answers_as_the_base(desk: PaneDesk, talks: TalkDesk, serv
 def test_a_trained_base_stays_in_the_address_while_it_answers_alone(desk: PaneDesk) -> None:
     talk = visit(desk, base="m1")["talk"]
     assert talk.query == "?base=m1"
-    desk.add("base", None, [], 1.0, talk)
+    add(desk, "base", None, [], 1.0, talk)
     assert talk.query == "?base=m1&panes=base,base"
     assert refs(visit(desk, base="m1", panes="base,base")["talk"]) == [None, None]
-    desk.add("adapter", "a2", [], 1.0, talk)
+    add(desk, "adapter", "a2", [], 1.0, talk)
     assert talk.query == "?panes=base,base,a2"
     assert desk.choose_base(str(MODEL.path), talk)["talk"].query == "?base=m1"
     assert desk.choose_base(STARTER, talk)["talk"].query == ""
@@ -360,11 +374,11 @@ def test_a_trained_base_stays_in_the_address_while_it_answers_alone(desk: PaneDe
 
 def test_an_adapter_brings_its_own_base(desk: PaneDesk, talks: TalkDesk, service: Results) -> None:
     talk = visit(desk, base="m1")["talk"]
-    news = desk.add("adapter", "a1", [], 1.0, talk)
+    news = add(desk, "adapter", "a1", [], 1.0, talk)
     assert news["base"]["value"] == STARTER
     ask(talks, talk, "hi")
     assert service.chats[-1][1] is None
-    assert "captain-full" in desk.add("adapter", "a2", [], 1.0, visit(desk)["talk"])["slot-0"]["value"]
+    assert "captain-full" in add(desk, "adapter", "a2", [], 1.0, visit(desk)["talk"])["slot-0"]["value"]
 
 
 def test_choosing_a_base_leaves_adapters_of_others_behind(desk: PaneDesk) -> None:

@@ -157,7 +157,7 @@ def _wire_panes(desk: PaneDesk, widgets: Widgets, tells: Any) -> None:
     widgets.kind.input(tells(desk.choose_kind), widgets.kind, widgets.all, **quick)
     chosen = [widgets.kind, widgets.one, widgets.several, widgets.strength, widgets.talk]
     widgets.add.click(
-        tells(desk.add), chosen, widgets.all, show_progress="minimal", api_visibility="private", trigger_mode="once"
+        tells(desk.add), chosen, widgets.all, show_progress="hidden", api_visibility="private", trigger_mode="once"
     )
     widgets.base.input(tells(desk.choose_base), [widgets.base, widgets.talk], widgets.all, **quick)
     for slot in widgets.slots:

@@ -5,7 +5,7 @@ Ids: `#base-model` the base, `#pane-kind`, `#pane-one`, `#pane-several`, `#pane-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -107,8 +107,8 @@ class PaneDesk:
             self.widgets.strength: gr.update(visible=kind in _STRENGTHENED),
         }
 
-    def add(self, kind: str, one: str | None, several: Sequence[str], strength: Any, talk: Talk) -> News:
-        """Another pane.
+    def add(self, kind: str, one: str | None, several: Sequence[str], strength: Any, talk: Talk) -> Iterator[News]:
+        """Another pane. A checkpoint may have to be opened for it, which is said meanwhile.
 
         Raises:
             ConfigError: nothing is chosen for it, or there are as many as there may be.
@@ -117,8 +117,17 @@ class PaneDesk:
         talk.require_rest()
         if len(talk.panes) >= panes.MOST_PANES:
             raise ConfigError(f"There are {panes.MOST_PANES} panes already", hint="Remove one first")
-        self._add(talk, self._chosen(kind, one, several, float(1.0 if strength is None else strength)))
-        return self._shown(talk)
+        named = self._chosen(kind, one, several, float(1.0 if strength is None else strength))
+        waiting = "Opening the checkpoint" if any(":" in ref for ref, _ in named) else "Adding the pane"
+        yield {self.widgets.hint: markup.loading(waiting), self.widgets.add: gr.update(interactive=False)}
+        failure: Exception | None = None
+        try:
+            self._add(talk, named)
+        except Exception as error:  # noqa: BLE001 - raised again below, once the page can be used
+            failure = error
+        yield {**self._shown(talk), self.widgets.hint: ""}
+        if failure:
+            raise failure
 
     def _chosen(self, kind: str, one: str | None, several: Sequence[str], strength: float) -> Named:
         if kind == "base":
