@@ -98,5 +98,6 @@ def test_an_answer_ends_at_the_mark_of_the_template_that_was_taught(
     chat = ChatModel(tiny_folder, bits=32)
     key = chat.load_adapter(run.output)
     (token,) = chat.loaded.tokenizer("<file_sep>", add_special_tokens=False)["input_ids"]
-    assert chat._new_row(Sampling(), [1], key).ends == chat._ends | {token}
-    assert chat._new_row(Sampling(), [1], None).ends == chat._ends
+    taught, base = (PaneRequest(adapter=adapter, messages=()) for adapter in (key, None))
+    assert chat._new_row(taught, [1]).ends == chat._ends | {token}
+    assert chat._new_row(base, [1]).ends == chat._ends
