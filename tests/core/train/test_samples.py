@@ -156,7 +156,7 @@ def test_a_model_that_cannot_write_is_told_of_once_and_trains_on(make: Make, mon
     def refuse(*_: object) -> None:
         raise TypeError("no cache")
 
-    monkeypatch.setattr("core.train.samples.Batch", refuse)
+    monkeypatch.setattr("core.train.samples.PaddedBatch", refuse)
     events = make(samples={"rows": 2}).carry_out()
     told = [note.text for note in of_kind(events, Note) if "No samples" in note.text]
     assert told == ["No samples are written: answering, this llama model fails with TypeError"]
