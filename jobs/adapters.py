@@ -128,6 +128,14 @@ def zip_files(files: Iterable[Path], target: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
+def take_out_of_zip(archive: Path, folder: Path) -> None:
+    """Put the files that `zip_files` has packed into `folder`."""
+    with zipfile.ZipFile(archive) as packed:
+        for name in packed.namelist():
+            with packed.open(name) as source, (folder / Path(name).name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+
+
 def copy_adapter(folder: Path, output: Path) -> None:
     """Put the adapter's, or model's, files into `output`; each is whole there or not there at all, other files are
     left alone.

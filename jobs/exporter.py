@@ -11,7 +11,6 @@ import logging
 import shutil
 import sys
 import tempfile
-import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from core.config import STARTER
 from core.errors import UserError
 from core.export.about import About, from_dict, licence_of
 from core.export.verdict import Verdict, read_verdict
+from jobs.adapters import take_out_of_zip
 from jobs.children import begin_child, tell
 from jobs.export_draft import UPLOAD, check_path
 from jobs.export_forms import export_form
@@ -121,8 +121,7 @@ def _upload(order: ExportOrder, about: About, verdict: Verdict) -> str:
         if form.is_file:
             shutil.copyfile(output, folder / output.name)
         else:
-            with zipfile.ZipFile(output) as archive:
-                archive.extractall(folder)
+            take_out_of_zip(output, folder)
         make_public(folder, about)
         write_export_card(folder, order.form, about, Path(order.adapter), verdict)
         return push_folder(folder, order.repo_id, private=order.private)

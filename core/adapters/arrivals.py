@@ -131,10 +131,10 @@ def _check_has_adapter(found: Iterable[str], names: Iterable[str], where: str) -
     lacking = next((file for file in (CONFIG_FILE, WEIGHTS_FILE) if file not in present), None)
     if lacking is None:
         return
-    pickle = next((file for file in names if file in PICKLES), None)
-    if lacking == WEIGHTS_FILE and pickle is not None:
+    pickled = next((file for file in names if file in PICKLES), None)
+    if lacking == WEIGHTS_FILE and pickled is not None:
         raise AdapterError(
-            f"{where} has its weights as a pickle, {pickle}, which is never opened",
+            f"{where} has its weights as a pickle, {pickled}, which is never opened",
             hint="Save the adapter as safetensors",
         )
     if "config.json" in names and CONFIG_FILE not in present:

@@ -36,6 +36,7 @@ from tests.faults.moved_clock import move, moved
 from tests.jobs.conftest import add_dataset_row, queue_run
 from tests.jobs.host import scheduler_on
 from tests.jobs.waiting import wait_for
+from tests.ui.stand_in import as_told
 from ui.pages import run_view
 from ui.story import Story
 
@@ -371,7 +372,7 @@ def test_a_clock_that_is_set_by_an_hour_changes_no_duration_and_ends_no_run(tria
     assert all(0 < after.seconds - before.seconds < took for before, after in zip(steps, steps[1:], strict=False))
     story = Story()
     for event in trial.events(run):
-        story.take(event)
+        story.take(as_told(event))
     assert story.last is not None and 0 < story.last.seconds < took
     assert all(speed > story.last.tokens / took for speed in story.speed.y[1:])
 

@@ -23,6 +23,7 @@ from tests.jobs.waiting import wait_for
 def run_folder(home: Home, model: str, name: str = "R", steps: int = 6) -> RunFolder:
     """A run's folder as the service makes it, on a dataset of eight conversations."""
     values = {"name": name, "base_model": model, "data": {"dataset_id": "D"}, "lora": {"rank": 4}}
+    values["samples"] = {"prompts": ["3?"]}
     config = parse({**values, "optim": {"steps": steps, "batch_size": 2, "evaluations": min(steps, 1000)}})
     records = home.records("D")
     records.parent.mkdir(exist_ok=True)

@@ -17,6 +17,7 @@ from core.data.tokens.templates import render
 from core.errors import AdapterError, ModelError, UserError
 from core.generate.chat import ChatModel
 from core.generate.decoder import MOST_ROWS
+from core.generate.ends import end_tokens
 from core.generate.replies import Reply
 from core.generate.requests import Delta, PaneRequest, Sampling
 from core.generate.writing import Told
@@ -137,7 +138,7 @@ def test_an_answer_ends_at_the_end_of_turn_and_its_mark_is_not_shown(chat: ChatM
     original, ends = settings.eos_token_id, chat._ends
     try:
         settings.eos_token_id = [original, said[3]]
-        chat._ends = chat._end_tokens()
+        chat._ends = end_tokens(chat.loaded)
         ended = deltas(chat, [pane(None, SHORT)], max_new_tokens=6)
     finally:
         settings.eos_token_id, chat._ends = original, ends
