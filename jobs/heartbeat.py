@@ -7,6 +7,7 @@ and nobody can set.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import suppress
@@ -14,6 +15,8 @@ from pathlib import Path
 
 EVERY_SECONDS = 5.0
 SILENT_SECONDS = 60.0
+
+_WIDTH = 20  # characters of the time, whatever it is
 
 
 def begin_heartbeat(path: Path, every: float = EVERY_SECONDS) -> None:
@@ -24,8 +27,17 @@ def begin_heartbeat(path: Path, every: float = EVERY_SECONDS) -> None:
 def _beat(path: Path, every: float) -> None:
     while True:
         with suppress(OSError):  # a full disk: the run has its own way to say so
-            path.write_text(str(time.monotonic()), encoding="ascii")
+            _write(path, f"{time.monotonic():{_WIDTH}.3f}")
         time.sleep(every)
+
+
+def _write(path: Path, text: str) -> None:
+    """Over what is there: a process may be frozen at any moment, and an emptied file would say nothing for ever."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.pwrite(file, text.encode("ascii"), 0)
+    finally:
+        os.close(file)
 
 
 def silent_seconds(path: Path) -> float | None:

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,20 @@ from tests.jobs.waiting import wait_for
 
 BEAT = (
     "import sys, time; from pathlib import Path; from jobs.heartbeat import begin_heartbeat\n"
-    "begin_heartbeat(Path(sys.argv[1]), 0.02); time.sleep(600)"
+    "begin_heartbeat(Path(sys.argv[1]), float(sys.argv[2])); time.sleep(600)"
 )
+
+
+@contextmanager
+def beating(path: Path, every: float) -> Iterator[int]:
+    """A process whose heart beats each so many seconds; its id, once something was heard."""
+    process = subprocess.Popen([sys.executable, "-c", BEAT, str(path), str(every)], cwd=PROJECT)
+    try:
+        wait_for(lambda: path.exists() and path.read_text())
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_frozen_process_falls_silent_and_is_heard_again_when_it_goes_on(
@@ -26,15 +40,20 @@ def test_a_frozen_process_falls_silent_and_is_heard_again_when_it_goes_on(
 ) -> None:
     monkeypatch.setattr(heartbeat, "SILENT_SECONDS", 0.5)
     path = tmp_path / "heartbeat"
-    process = subprocess.Popen([sys.executable, "-c", BEAT, str(path)], cwd=PROJECT)
-    wait_for(path.exists)
-    assert wait_for(lambda: silent_seconds(path) is None)
-    os.kill(process.pid, signal.SIGSTOP)
-    assert wait_for(lambda: silent_seconds(path)) > 0.5
-    os.kill(process.pid, signal.SIGCONT)
-    wait_for(lambda: silent_seconds(path) is None)
-    process.kill()
-    process.wait()
+    with beating(path, every=0.02) as pid:
+        assert wait_for(lambda: silent_seconds(path) is None)
+        os.kill(pid, signal.SIGSTOP)
+        assert wait_for(lambda: silent_seconds(path)) > 0.5
+        os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: silent_seconds(path) is None)
+
+
+def test_at_no_moment_is_the_file_empty_for_a_process_frozen_there_would_never_be_missed(tmp_path: Path) -> None:
+    path = tmp_path / "heartbeat"
+    begin = time.monotonic()
+    with beating(path, every=0.0):
+        read = {path.read_text() for _ in range(5_000)}
+    assert len(read) > 1 and all(begin <= float(text) <= time.monotonic() for text in read)
 
 
 @pytest.mark.parametrize("content", [None, "", "x", "\xff"])
