@@ -60,6 +60,11 @@ class Blueprint:
         return sum(map(math.prod, self.tensors.values()))
 
     @property
+    def talks(self) -> bool:
+        """Whether it goes on with a text: an encoder or a classifier does not."""
+        return any("LM" in str(name) for name in self.config.get("architectures") or ())
+
+    @property
     def is_tied(self) -> bool:
         """Whether the output head, of a language model, is the input embedding."""
         has_head = any(_leaf(name.removesuffix(".weight")) in HEADS for name in self.tensors)
@@ -196,7 +201,7 @@ def with_layers(card: ModelCard) -> ModelCard:
     if card.source.folder is None:
         return card
     blueprint = read_blueprint(card.source.folder)
-    layers = blueprint.layers(has_head=any("LM" in str(name) for name in blueprint.config.get("architectures") or ()))
+    layers = blueprint.layers(has_head=blueprint.talks)
     linears = tuple(shape for shape in layers if shape.kind == "linear")
     parts = [f"{_leaf(shape.name)}:{part}" for shape in linears for part in blueprint.part_rows(shape)]
     others = [_leaf(shape.name) for shape in layers if shape.kind != "linear"]

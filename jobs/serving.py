@@ -17,6 +17,7 @@ from core.data.records import Message
 from core.errors import ConfigError, ModelError, NotFound
 from core.generate.requests import Sampling
 from core.models.catalogue import find
+from jobs.blueprint import read_blueprint
 from jobs.chats import Chats
 from jobs.models import ModelChoice, Models
 from jobs.store import Store
@@ -114,6 +115,14 @@ class Serving:
                     found.append(adapter)
         return found
 
+    def _talks(self, ref: str) -> bool:
+        """Whether the base model goes on with a text; one that cannot be read does not."""
+        try:
+            folder = find(ref, self._models_root).folder
+            return folder is not None and read_blueprint(folder).talks
+        except ModelError:
+            return False
+
     def _is_here(self, base: str) -> bool:
         try:
             return find(base, self._models_root).folder is not None
@@ -121,7 +130,8 @@ class Serving:
             return False
 
     def _bases(self, adapters: Counter[str]) -> Iterator[Served]:
-        choices = [choice for choice in self._models.choices() if choice.is_here and not choice.problem]
+        here = [choice for choice in self._models.choices() if choice.is_here and not choice.problem]
+        choices = [choice for choice in here if self._talks(choice.ref)]
         names = adapters + Counter(_short_name(choice) for choice in choices)
         for choice in choices:
             name = _short_name(choice)

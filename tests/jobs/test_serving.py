@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +37,18 @@ def test_bases_and_adapters_are_listed_by_their_names_the_newest_first(serving: 
         ("tiny", None), ("twin", "00000002"), ("json", "00000001"), ("captain", "00000000"),
     ]  # fmt: skip
     assert {each.base_model for each in listed} == {str(tiny_model)}
+
+
+def test_a_base_that_does_not_talk_is_not_listed(serving: Service, tiny_model: Path) -> None:
+    encoder = tiny_model.parent / "encoder"
+    shutil.copytree(tiny_model, encoder)
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaModel"]}))
+    try:
+        assert str(encoder) in {choice.ref for choice in serving.models.choices()}
+        assert "encoder" not in {each.id for each in serving.serving.models()}
+    finally:
+        shutil.rmtree(encoder)
 
 
 @pytest.mark.parametrize("name", ["captain", "captain#00000000"])

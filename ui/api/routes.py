@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import PurePath
 from typing import Any
 
 import anyio.to_thread
@@ -66,4 +68,9 @@ async def _answer(request: Request, answers: Answers, ask: Ask, asked: list[Aske
 def _model(served: Served) -> dict[str, Any]:
     created = int(served.created_at.timestamp()) if served.created_at else 0
     described = {"id": served.id, "object": "model", "created": created, "owned_by": OWNER}
-    return {**described, "fingerprint": served.fingerprint, "base_model": served.base_model}
+    return {**described, "fingerprint": served.fingerprint, "base_model": _without_folders(served.base_model)}
+
+
+def _without_folders(ref: str) -> str:
+    """A base model as a program elsewhere may read of it: where a folder lies here is no affair of others."""
+    return PurePath(ref).name if os.path.isabs(ref) else ref

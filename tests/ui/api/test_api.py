@@ -10,7 +10,9 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from core.errors import AdapterError, ConfigError, RunError
+from jobs.service import Served
 from tests.ui.api.stand_in import CAPTAIN, StandInService
+from ui.api import routes
 from ui.api.answering import LARGEST_BODY
 from ui.api.app import Api, ServedApi
 from ui.guard import Receive, Scope, Send
@@ -162,6 +164,12 @@ def test_models_are_listed_and_shown_by_either_name(client: TestClient) -> None:
     assert all(model["object"] == "model" and model["owned_by"] for model in listed["data"])
     for name in ("captain", "captain%230a1b2c3d"):
         assert client.get(f"/v1/models/{name}").json()["id"] == "captain"
+
+
+def test_no_folder_of_this_machine_is_told() -> None:
+    there = Served(id="tiny", base_model="/somewhere/of/mine/tiny")
+    assert routes._model(there)["base_model"] == "tiny"
+    assert routes._model(Served(id="x", base_model="owner/x"))["base_model"] == "owner/x"
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------
