@@ -21,10 +21,11 @@ import orjson
 
 from core.errors import UserError
 from jobs.home import PROJECT
+from jobs.logs import set_up_logging
+from jobs.processes import NICE
 
 Told: TypeAlias = dict[str, Any]
 
-NICE = 5  # below the app and its workers, above nothing
 _END_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,34 @@ def begin_child() -> None:
     """In the child, first thing: stand back behind the app, and end when it ends."""
     os.nice(NICE)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def carry_out(work: Callable[[], None], *, undone: str, doing: str) -> int:
+    """In the child: do the `work`; the exit status. Where it fails, the last that is told is `failed`, with a `title`,
+    `detail` and `hint`, and all of these as one `sentence`.
+
+    Args:
+        undone: what the log says then, such as `Nothing was measured`.
+        doing: what it was that hit a fault of ours, as the beginning of a sentence.
+    """
+    begin_child()
+    set_up_logging()
+    try:
+        work()
+    except UserError as error:
+        log.info("%s: %s", undone, error, exc_info=error)
+        _tell_failure(error)
+        return 1
+    except Exception as error:
+        log.exception("%s because of a fault of ours", undone)
+        title = f"{doing} hit a fault of ours: {type(error).__name__}: {error}"
+        _tell_failure(UserError(title, hint="See the app's log"))
+        return 1
+    return 0
+
+
+def _tell_failure(error: UserError) -> None:
+    tell("failed", title=error.title, detail=error.detail, hint=error.hint, sentence=str(error))
 
 
 def tell_refusal(error: UserError) -> None:

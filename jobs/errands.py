@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
 
 from core.errors import NotFound
+from jobs.children import Child, Told
 
 KEPT = 50  # a page asks within the second
 
 
-class Errand(Protocol):
-    """Something that a child does."""
+class Errand(ABC):
+    """Something that a child does. What is heard of it and what is asked for come from two threads: whoever changes
+    what is known holds the `lock`.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._child: Child | None = None
+
+    def begin(self, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Let a child run `module`."""
+        with self.lock:  # until the child is known, nothing of what it tells is heard
+            self._child = Child(module, arguments, environment, self._listen)
+
+    def wait(self, seconds: float) -> None:
+        """Until all has been heard, or so long."""
+        child = self._child
+        if child is not None and seconds:
+            child.wait(seconds)
 
     def stop(self) -> None:
         """Give it up; nothing of it stays."""
+        with self.lock:
+            child, self._child = self._child, None
+        if child is not None:
+            child.stop()
+        self.clear()
+
+    @abstractmethod
+    def hear(self, told: Told) -> None:
+        """Take in what the child tells; the lock is held."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Remove what the child has written."""
+
+    def _listen(self, told: Told) -> None:
+        with self.lock:
+            if self._child is not None:
+                self.hear(told)
 
 
 E = TypeVar("E", bound=Errand)

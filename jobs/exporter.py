@@ -7,7 +7,6 @@ why nothing was. The hub's token comes from the environment or the hub's own log
 from __future__ import annotations
 
 import hashlib
-import logging
 import shutil
 import sys
 import tempfile
@@ -18,18 +17,14 @@ from typing import Any
 import orjson
 
 from core.config import STARTER
-from core.errors import UserError
 from core.export.about import About, from_dict, licence_of
 from core.export.verdict import Verdict, read_verdict
 from jobs.adapters import take_out_of_zip
-from jobs.children import begin_child, tell
+from jobs.children import carry_out, tell
 from jobs.export_draft import UPLOAD, check_path
 from jobs.export_forms import export_form
-from jobs.logs import set_up_logging
 
 UPLOADING = "uploading"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +49,12 @@ class ExportOrder:
 
 def main(arguments: list[str] | None = None) -> int:
     """Carry the order out; 0 unless it failed."""
-    begin_child()
-    set_up_logging()
-    try:
-        (said,) = sys.argv[1:] if arguments is None else arguments
-        _carry_out(ExportOrder(**orjson.loads(said)))
-    except UserError as error:
-        log.info("Nothing was exported: %s", error, exc_info=error)
-        tell("failed", sentence=str(error))
-        return 1
-    except Exception as error:
-        log.exception("Nothing was exported because of a fault of ours")
-        tell("failed", sentence=f"The export hit a fault of ours: {type(error).__name__}: {error}.")
-        return 1
-    return 0
+    (said,) = sys.argv[1:] if arguments is None else arguments
+    order = ExportOrder(**orjson.loads(said))
+    return carry_out(lambda: _make(order), undone="Nothing was exported", doing="The export")
 
 
-def _carry_out(order: ExportOrder) -> None:
+def _make(order: ExportOrder) -> None:
     output = Path(order.output)
     about = _about(order)
     verdict = read_verdict(check_path(output)) if output.is_file() else None

@@ -58,7 +58,7 @@ class RunFolder:
     @property
     def checkpoint_folders(self) -> tuple[Path, ...]:
         """The folders of checkpoints, the oldest first."""
-        return tuple(sorted(self.path.glob("checkpoints/step-*")))
+        return tuple(sorted(self.checkpoints.glob("step-*")))
 
     @property
     def adapter(self) -> Path:

@@ -7,7 +7,6 @@ file whose rows are not all sound waits, read and ready, for the person to say t
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -16,8 +15,8 @@ import orjson
 
 from core.data.formats.mapping import Mapping as Columns
 from core.errors import DataError, UserError
-from jobs.children import Child, Told
-from jobs.errands import Errands
+from jobs.children import Told
+from jobs.errands import Errand, Errands
 from jobs.home import DatasetFolder, Home
 from jobs.ids import new_id
 from jobs.taking_in import Guess, Taken
@@ -104,41 +103,31 @@ class Intakes:
         self._readers.stop_all()
 
 
-class _Reader:
-    """One file, its child and what that has told. What is heard and what is asked for come from two threads."""
+class _Reader(Errand):
+    """One file, and what its child has told."""
 
     def __init__(self, intake: Intake, order: dict[str, Any], draft: DatasetFolder, publish: Publish) -> None:
+        super().__init__()
         self.intake, self.order = intake, order
         self._draft, self._publish = draft, publish
-        self._child: Child | None = None
         self._taken: Taken | None = None
-        self._lock = threading.Lock()
 
     def start(self, environment: Mapping[str, str]) -> None:
         self.intake = Intake(id=self.intake.id, name=self.intake.name)
-        arguments = [orjson.dumps(self.order).decode(), str(self._draft.path)]
-        self._child = Child("jobs.intake", arguments, environment, self._hear)
-
-    def wait(self, seconds: float) -> None:
-        if self._child is not None and seconds:
-            self._child.wait(seconds)
+        self.begin("jobs.intake", [orjson.dumps(self.order).decode(), str(self._draft.path)], environment)
 
     def accept(self) -> None:
-        with self._lock:
+        with self.lock:
             if self.intake.state != "broken" or self._taken is None:
                 raise DataError(f"{self.intake.name} does not wait to be accepted", hint="Drop the file again")
             self._finish(self._taken)
 
-    def stop(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            child.stop()
-        self._clear()
+    def hear(self, told: Told) -> None:
+        _HEARD[told["kind"]](self, told)
 
-    def _hear(self, told: Told) -> None:
-        with self._lock:
-            if self._child is not None:
-                _HEARD[told["kind"]](self, told)
+    def clear(self) -> None:
+        for folder in (self._draft.path, self._draft.download):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _reading(self, told: Told) -> None:
         self.intake = replace(
@@ -156,7 +145,7 @@ class _Reader:
         self._to("unsure", RunProblem(**told["problem"]), guess=Guess.parse(told["guess"]))
 
     def _refused(self, told: Told) -> None:
-        self._clear()
+        self.clear()
         self._to("refused", RunProblem(**told["problem"]))
 
     def _gone(self, told: Told) -> None:
@@ -171,12 +160,8 @@ class _Reader:
             problem = {"title": error.title, "detail": error.detail, "hint": error.hint}
             self._refused({"problem": problem})
         else:
-            self._clear()
+            self.clear()
             self.intake = replace(self.intake, state="done", rows=taken.rows, dataset_id=dataset.id)
-
-    def _clear(self) -> None:
-        for folder in (self._draft.path, self._draft.download):
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _to(self, state: State, problem: RunProblem, **values: Any) -> None:
         self.intake = replace(self.intake, state=state, problem=problem, **values)

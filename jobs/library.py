@@ -19,7 +19,7 @@ from core.adapters.spectrum import Kept, at_energy, at_rank
 from core.adapters.ways import WAYS, Combination
 from core.config import STARTER
 from core.durable import flush, flush_all
-from core.errors import AdapterError, ConfigError, ModelError
+from core.errors import AdapterError, ModelError
 from core.models.catalogue import find, public_name
 from jobs import bases
 from jobs.children import Told
@@ -29,14 +29,12 @@ from jobs.home import Home
 from jobs.ids import new_id
 from jobs.makings import Making, Makings
 from jobs.models import Models
-from jobs.names import LONGEST_NAME, checked_name, file_title
+from jobs.names import LONGEST_NAME, LONGEST_NOTE, checked_name, checked_note, file_title
 from jobs.origins import Origin
 from jobs.room import require_room
 from jobs.store import Store
 from jobs.trash import Trash
 from jobs.views import Adapter
-
-LONGEST_NOTE = 2000
 
 
 class Library:
@@ -70,13 +68,7 @@ class Library:
             NotFound: there is no such adapter.
             ConfigError: the note is too long, or holds what cannot be kept.
         """
-        note = text.strip()
-        if len(note) > LONGEST_NOTE:
-            hint = f"Shorten it to at most {LONGEST_NOTE:,}"
-            raise ConfigError(f"The note has {len(note):,} characters", hint=hint, field="note")
-        if not note.isprintable() and any(not (letter.isprintable() or letter.isspace()) for letter in note):
-            raise ConfigError("The note holds control characters", hint="Type it anew", field="note")
-        self._shelf.change(adapter_id, note=note)
+        self._shelf.change(adapter_id, note=checked_note(text))
 
     # -- base models ---------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ As with files that become datasets: what is being made is known here alone, and 
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,8 @@ import orjson
 
 from core.adapters.spectrum import Spectrum
 from core.errors import UserError
-from jobs.children import Child, Told
-from jobs.errands import Errands
+from jobs.children import Told
+from jobs.errands import Errand, Errands
 from jobs.home import Home
 from jobs.ids import new_id
 from jobs.views import RunProblem
@@ -78,35 +77,22 @@ class Makings:
         self._makers.stop_all()
 
 
-class _Maker:
-    """One order, its child and what that has told. What is heard and what is asked for come from two threads."""
+class _Maker(Errand):
+    """One order, and what its child has told."""
 
     def __init__(self, making: Making, draft: Path, publish: Publish) -> None:
+        super().__init__()
         self.making = making
         self._draft, self._publish = draft, publish
-        self._child: Child | None = None
-        self._lock = threading.Lock()
 
     def start(self, order: dict[str, Any], environment: Mapping[str, str]) -> None:
-        arguments = [orjson.dumps(order).decode(), str(self._draft)]
-        with self._lock:  # until the child is known, nothing of what it tells is heard
-            self._child = Child("jobs.adapter_maker", arguments, environment, self._hear)
+        self.begin("jobs.adapter_maker", [orjson.dumps(order).decode(), str(self._draft)], environment)
 
-    def wait(self, seconds: float) -> None:
-        if self._child is not None and seconds:
-            self._child.wait(seconds)
+    def hear(self, told: Told) -> None:
+        _HEARD[told["kind"]](self, told)
 
-    def stop(self) -> None:
-        with self._lock:
-            child, self._child = self._child, None
-        if child is not None:
-            child.stop()
-        self._clear()
-
-    def _hear(self, told: Told) -> None:
-        with self._lock:
-            if self._child is not None:
-                _HEARD[told["kind"]](self, told)
+    def clear(self) -> None:
+        shutil.rmtree(self._draft, ignore_errors=True)
 
     def _progress(self, told: Told) -> None:
         self.making = replace(self.making, phase=told["phase"], share_done=told["share_done"])
@@ -126,16 +112,13 @@ class _Maker:
         self.making = replace(self.making, state="done", spectra=spectra)
 
     def _refused(self, told: Told) -> None:
-        self._clear()
+        self.clear()
         self.making = replace(self.making, state="refused", problem=RunProblem(**told["problem"]))
 
     def _gone(self, told: Told) -> None:
         if self.making.state == "making":
             title = f"{self.making.name} was not made: its process ended with status {told['status']}"
             self._refused({"problem": {"title": title, "hint": "Try again; the app's log may say more"}})
-
-    def _clear(self) -> None:
-        shutil.rmtree(self._draft, ignore_errors=True)
 
 
 _HEARD: dict[str, Callable[[_Maker, Told], None]] = {

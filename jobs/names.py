@@ -1,4 +1,4 @@
-"""Names that people give: display text, never a path."""
+"""Names and notes that people give: display text, never a path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.errors import ConfigError
 
-LONGEST_NAME = 80
+LONGEST_NAME, LONGEST_NOTE = 80, 4000
 
 # Control characters, and those that turn the direction of text around.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -29,6 +29,21 @@ def checked_name(text: str) -> str:
     if not is_printable(name):
         raise ConfigError("The name holds control characters", hint="Type it anew", field="name")
     return name
+
+
+def checked_note(note: str) -> str:
+    """The note in Unicode's composed form, without blanks around it.
+
+    Raises:
+        ConfigError: on `note`; it is too long, or holds control characters.
+    """
+    text = unicodedata.normalize("NFC", note).replace("\r\n", "\n").strip()
+    if len(text) > LONGEST_NOTE:
+        hint = f"Shorten it to at most {LONGEST_NOTE:,}"
+        raise ConfigError(f"The note has {len(text):,} characters", hint=hint, field="note")
+    if not all(is_printable(line.replace("\t", " ")) for line in text.split("\n")):
+        raise ConfigError("The note holds control characters", hint="Type it anew", field="note")
+    return text
 
 
 def is_printable(text: str) -> bool:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core.errors import ConfigError
-from jobs.names import is_printable
+from jobs.names import checked_note, is_printable
 from jobs.store import Store
 from jobs.views import Run
 
-MOST_TAGS, LONGEST_TAG, LONGEST_NOTE = 12, 30, 4000
+MOST_TAGS, LONGEST_TAG = 12, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +54,3 @@ def checked_tags(tags: Sequence[str]) -> tuple[str, ...]:
         if not is_printable(tag) or "," in tag:
             raise ConfigError("A tag holds a comma or control characters", hint="Type it anew", field="tags")
     return found
-
-
-def checked_note(note: str) -> str:
-    """The note without blanks around it.
-
-    Raises:
-        ConfigError: it is too long, or cannot be shown.
-    """
-    text = unicodedata.normalize("NFC", note).replace("\r\n", "\n").strip()
-    if len(text) > LONGEST_NOTE:
-        hint = f"{LONGEST_NOTE:,} are the most; shorten it"
-        raise ConfigError(f"The note has {len(text):,} characters", hint=hint, field="note")
-    if not all(is_printable(line.replace("\t", " ")) for line in text.split("\n")):
-        raise ConfigError("The note holds control characters", hint="Type it anew", field="note")
-    return text

@@ -7,7 +7,6 @@ folder SCRATCH alone, which whoever started it removes.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,32 +14,16 @@ from pathlib import Path
 import orjson
 
 from core.config import parse
-from core.errors import UserError
 from core.models.catalogue import default_models_root
-from jobs.children import begin_child, tell
-from jobs.logs import set_up_logging
+from jobs.children import carry_out, tell
 
 TRYING = "trying"
-
-log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure; 0 unless it failed."""
     options = _options(arguments)
-    begin_child()
-    set_up_logging()
-    try:
-        _measure(options)
-    except UserError as error:
-        log.info("Nothing was measured: %s", error, exc_info=error)
-        tell("failed", sentence=str(error))
-        return 1
-    except Exception as error:
-        log.exception("Nothing was measured because of a fault of ours")
-        tell("failed", sentence=f"The trial step hit a fault of ours: {type(error).__name__}: {error}.")
-        return 1
-    return 0
+    return carry_out(lambda: _measure(options), undone="Nothing was measured", doing="The trial step")
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

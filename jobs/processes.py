@@ -1,4 +1,6 @@
-"""Which process is meant by a number: a pid alone may be given to another program once its process has gone."""
+"""Which process is meant by a number: a pid alone may be given to another program once its process has gone. And how
+far those stand back that nobody waits for at this moment.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+# Of runs and of pieces of work: they take all cores there are, and a page or a chat that wants one comes first.
+NICE = 5
 
 
 def birth(pid: int) -> str | None:

@@ -8,7 +8,6 @@ what it needs of the base model is its tokenizer.
 from __future__ import annotations
 
 import argparse
-import logging
 import shutil
 import sys
 from pathlib import Path
@@ -20,33 +19,18 @@ from core.data.records import read_records
 from core.data.tokens.profile import ProfileSettings
 from core.data.tokens.profiling import write_profile
 from core.durable import flush, flush_all
-from core.errors import ModelError, RunError, UserError
-from jobs.children import begin_child, tell
-from jobs.logs import set_up_logging
+from core.errors import ModelError, RunError
+from jobs.children import carry_out, tell
 
 KEPT = 3  # profiles of a dataset, the newest ones
 # Families whose positions are counted from behind that of the padding token, as `core.models.load` finds in a model.
 _BEHIND_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "mpnet")
 
-log = logging.getLogger(__name__)
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Count; 0 unless it failed."""
     options = _options(arguments)
-    begin_child()
-    set_up_logging()
-    try:
-        _count(options)
-    except UserError as error:
-        log.info("Tokens were not counted: %s", error, exc_info=error)
-        tell("failed", sentence=str(error))
-        return 1
-    except Exception as error:
-        log.exception("Tokens were not counted because of a fault of ours")
-        tell("failed", sentence=f"Counting tokens hit a fault of ours: {type(error).__name__}: {error}.")
-        return 1
-    return 0
+    return carry_out(lambda: _count(options), undone="Tokens were not counted", doing="Counting tokens")
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

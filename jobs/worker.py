@@ -32,11 +32,9 @@ from jobs.heartbeat import begin_heartbeat
 from jobs.home import RunFolder
 from jobs.journal import EventWriter, read_wish
 from jobs.logs import set_up_logging
+from jobs.processes import NICE
 from jobs.summaries import write_summary
 from jobs.trackers import Trackers
-
-# A run takes all cores that there are, for hours; a page or a chat that wants one for a moment comes first.
-NICENESS = 5
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +42,7 @@ log = logging.getLogger(__name__)
 def main(arguments: list[str] | None = None) -> int:
     """Carry out the run whose folder the command line names; 0 unless it failed."""
     options = _options(arguments)
-    os.nice(NICENESS)
+    os.nice(NICE)
     set_up_logging()
     if options.gated and not sys.stdin.readline():
         return 0  # whoever started us could not put it on record

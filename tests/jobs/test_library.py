@@ -25,6 +25,7 @@ from core.models.catalogue import STARTER_UPSTREAM
 from jobs.adapters import describe_adapter
 from jobs.ids import new_id
 from jobs.makings import Making
+from jobs.names import LONGEST_NOTE
 from jobs.origins import Origin
 from jobs.service import Adapter, Delta, Pane, Service
 from jobs.trash import DAYS
@@ -350,7 +351,7 @@ def test_notes_are_kept_and_checked(service: Service, pair: tuple[Adapter, Adapt
     one, _ = pair
     service.library.note(one.id, "  Best so far.\nTry more rows. ")
     assert service.adapter(one.id).note == "Best so far.\nTry more rows."
-    for text, says in (("x" * 2001, "2,001 characters"), ("\x00", "control characters")):
+    for text, says in (("x" * (LONGEST_NOTE + 1), f"{LONGEST_NOTE + 1:,} characters"), ("\x00", "control characters")):
         with pytest.raises(ConfigError, match=says):
             service.library.note(one.id, text)
     service.library.note(one.id, "")

@@ -7,7 +7,8 @@ import pytest
 from benchmarks.instruments.past_runs import add_past_runs
 from core.errors import ConfigError, NotFound
 from jobs.home import Home
-from jobs.notes import LONGEST_NOTE, LONGEST_TAG, MOST_TAGS, checked_tags, tags_of
+from jobs.names import LONGEST_NOTE
+from jobs.notes import LONGEST_TAG, MOST_TAGS, checked_tags, tags_of
 from jobs.service import Service
 from jobs.store import Store
 from tests.jobs.conftest import make_database

@@ -18,7 +18,7 @@ from core.errors import ConfigError, NotFound
 from jobs.service import Pane, Service, Waiting
 from ui import markup
 from ui.answers import News
-from ui.conversation import Turn
+from ui.conversation import Conversation, Turn
 from ui.pages.playground_desk import Talk, Widgets, draw, draw_panes
 from ui.pages.playground_settings import ChatOptions, checked
 from ui.reply import Reply
@@ -96,7 +96,7 @@ class TalkDesk:
     def clear(self, talk: Talk) -> News:
         """Forget the conversation, keep the panes."""
         talk.require_rest()
-        talk.conversation, talk.editing = type(talk.conversation)(), None
+        talk.conversation, talk.editing = Conversation(), None
         return {self.widgets.hint: "", **draw(self.widgets, talk)}
 
     def show_probabilities(self, shown: bool, talk: Talk) -> News:
