@@ -77,12 +77,15 @@ class Trackers:
         self._trackers = {}
 
     def _begin(self) -> tuple[Note, ...]:
+        from accelerate.state import PartialState
+
         told, _ = read_history(self._folder.events)
         for each in told:
             if isinstance(each, Steps):
                 self._told["step"] = max(self._told["step"], max(each.step))
             elif isinstance(each, EvalDone):
                 self._told["eval"] = max(self._told["eval"], each.step)
+        PartialState()  # accelerate's trackers log, and its log asks first whether it is the main process
         notes: list[Note] = []
         for name in ("tensorboard", *([self._config.tracker] if self._config.tracker != "none" else [])):
             try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.config import RunConfig, parse, to_dict
 from core.data.records import Conversation, Message, write_records
-from core.events import Event, Failed, Paused, Sample
+from core.events import Event, Failed, Paused, Sample, StepDone
 from jobs.home import PROJECT, Home, RunFolder
 from jobs.journal import read_events
 from jobs.summaries import summary_of
@@ -41,9 +41,10 @@ def write_config(folder: RunFolder, config: RunConfig) -> None:
     folder.config.write_text(json.dumps(to_dict(config)))
 
 
-def start(folder: RunFolder) -> subprocess.Popen[bytes]:
+def start(folder: RunFolder, **environment: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "jobs.worker", str(folder.path)]
     with folder.log.open("ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "jobs.worker", str(folder.path)], cwd=PROJECT, stderr=log)
+        return subprocess.Popen(command, cwd=PROJECT, stderr=log, env={**os.environ, **environment})
 
 
 def events_of(folder: RunFolder) -> tuple[Event, ...]:
@@ -99,6 +100,24 @@ def test_a_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(home
         assert summary_of(folder).step == 14 and folder.summary.exists()
     samples = [[event for event in events_of(folder) if isinstance(event, Sample)] for folder in (straight, killed)]
     assert samples[0] and {(each.step, each.text) for each in samples[0]} == {(e.step, e.text) for e in samples[1]}
+
+
+def test_a_run_that_is_resumed_tells_trackio_of_each_step_once(home: Home, tiny_model: Path, tmp_path: Path) -> None:
+    folder = run_folder(home, str(tiny_model), steps=1000)
+    config = parse(json.loads(folder.config.read_text()))
+    write_config(folder, replace(config, tracker="trackio"))
+    worker = start(folder, TRACKIO_DIR=str(tmp_path / "trackio"))
+    wait_for(lambda: sum(isinstance(event, StepDone) for event in events_of(folder)) > 3)
+    worker.terminate()
+    assert worker.wait(30) == 0 and isinstance(events_of(folder)[-1], Paused)
+    folder.control.write_text("keep")
+    assert start(folder, TRACKIO_DIR=str(tmp_path / "trackio")).wait(60) == 0
+    steps = [event.step for event in events_of(folder) if isinstance(event, StepDone)]
+    read = "import json; from trackio.sqlite_storage import SQLiteStorage as s\n"
+    read += "print(json.dumps([s.get_logs('lora-workbench', each) for each in s.get_runs('lora-workbench')]))"
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
+    (logs,) = json.loads(subprocess.check_output([sys.executable, "-c", read], env=environment).splitlines()[-1])
+    assert [each["step"] for each in logs if "loss/train" in each] == steps
 
 
 def test_a_gated_worker_leaves_when_nobody_lets_it_go(home: Home) -> None:
