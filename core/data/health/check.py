@@ -229,7 +229,7 @@ def _letters(columns: TextColumns) -> NDArray[np.int32]:
     ends = columns.starts[columns.first]
     sizes = np.diff(ends)
     if not columns.text.isascii():
-        goes_on = places_of((np.frombuffer(columns.text, np.uint8) & 0xC0) == 0x80)
+        goes_on = places_of(np.frombuffer(columns.text, np.int8) < -64)  # 10xxxxxx, as a signed number
         sizes = sizes - np.diff(np.searchsorted(goes_on, ends))
     return sizes.astype(np.int32)
 

@@ -30,6 +30,7 @@ _LONGEST_SHOWN = 12
 _SHORTEST_KEY = 20  # no shape below has fewer characters without a blank in them
 _PREFIXES = "sk- sk_ rk_ AKI ASI ghp gho ghu ghs ghr git glp hf_ xox AIz npm pyp SG. eyJ"  # of all of them
 _DIGITS, _SPAN = 9, 25  # every number has so many digits within so many bytes
+_IN_NUMBERS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ .()/-"  # what a digit that is not the last may stand before
 _BEFORE_AT = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+-"
 
 
@@ -76,6 +77,7 @@ def _may_begin() -> NDArray[np.bool_]:
 
 
 _MAY_BEGIN = _may_begin()
+_GOES_ON = np.isin(np.arange(256), np.frombuffer(_IN_NUMBERS, np.uint8))
 
 
 def _block_starts(letters: NDArray[np.uint8]) -> NDArray[np.intp]:
@@ -116,10 +118,13 @@ def _ats(letters: NDArray[np.uint8]) -> NDArray[np.intp]:
 
 
 def _numbers(letters: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Where `_DIGITS` digits begin that are close together."""
+    """Where `_DIGITS` digits begin that are close together, and none but the last before what ends a number."""
     digits = places_of((letters - np.uint8(48)) < 10)
-    few = len(digits) - (_DIGITS - 1)
-    return digits[:few][digits[_DIGITS - 1 :] - digits[:few] < _SPAN] if few > 0 else digits[:0]
+    ends = np.cumsum(~_GOES_ON[letters[digits[:-1] + 1]])
+    ended = np.concatenate([[0], ends])[: len(digits)]  # how often a number ended before each digit
+    apart = _DIGITS - 1
+    is_one = (digits[apart:] - digits[:-apart] < _SPAN) & (ended[apart:] == ended[:-apart])
+    return digits[:-apart][is_one]
 
 
 def sightings(text: str, groups: Collection[Group] = ("key", "mail", "number")) -> Iterator[Sighting]:

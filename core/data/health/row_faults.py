@@ -87,10 +87,11 @@ def garbled(columns: TextColumns) -> NDArray[np.bool_]:
         return np.zeros(len(columns), np.bool_)
     letters = np.frombuffer(columns.text, np.uint8)
     # U+00C2 to U+00EF, the first bytes of UTF-8 as Latin-1 has them, before a character as above; or a lost letter
-    accents = places_of(letters[:-2] == 0xC3)
+    beyond = places_of(letters[:-2] >= 0xC3)
+    accents = beyond[letters[beyond] == 0xC3]
     is_first = (letters[accents + 1] >= 0x82) & (letters[accents + 1] <= 0xAF)
     accents = accents[is_first & np.isin(letters[accents + 2], _SECOND_BEGINNINGS)]
-    lost = places_of(letters[:-2] == 0xEF)
+    lost = beyond[letters[beyond] == 0xEF]
     lost = lost[(letters[lost + 1] == 0xBF) & (letters[lost + 2] == 0xBD)]
     return _confirmed(columns, np.concatenate([accents, lost]), _is_garbled)
 

@@ -98,11 +98,15 @@ def chosen(columns: TextColumns, is_chosen: NDArray[np.bool_]) -> TextColumns:
     """Those of the records of which `is_chosen`, `[n] bool`, is true, in their order."""
     counts, lengths = columns.counts, columns.lengths
     of_texts = np.repeat(is_chosen, counts)
-    letters = np.frombuffer(columns.text, np.uint8)[np.repeat(of_texts, lengths)]
+    turns = np.flatnonzero(
+        np.diff(is_chosen, prepend=False, append=False)
+    )  # a stretch begins, it ends, the next begins
+    bounds = columns.starts[columns.first[turns]].tolist()
+    stretches = [columns.text[begin:end] for begin, end in zip(bounds[::2], bounds[1::2], strict=True)]
     labels = [label for label, is_one in zip(columns.labels, is_chosen, strict=False) if is_one]
     return TextColumns(
         rows=columns.rows[is_chosen],
-        text=letters.tobytes(),
+        text=b"".join(stretches),
         starts=np.concatenate([[0], np.cumsum(lengths[of_texts])]),
         roles=columns.roles[of_texts],
         first=np.concatenate([[0], np.cumsum(counts[is_chosen])]),
