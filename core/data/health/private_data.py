@@ -124,7 +124,8 @@ def _numbers(letters: NDArray[np.uint8]) -> NDArray[np.intp]:
     ended = np.concatenate([[0], ends])[: len(digits)]  # how often a number ended before each digit
     apart = _DIGITS - 1
     is_one = (digits[apart:] - digits[:-apart] < _SPAN) & (ended[apart:] == ended[:-apart])
-    return digits[:-apart][is_one]
+    found: NDArray[np.intp] = digits[:-apart][is_one]
+    return found
 
 
 def sightings(text: str, groups: Collection[Group] = ("key", "mail", "number")) -> Iterator[Sighting]:

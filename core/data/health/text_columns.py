@@ -98,9 +98,7 @@ def chosen(columns: TextColumns, is_chosen: NDArray[np.bool_]) -> TextColumns:
     """Those of the records of which `is_chosen`, `[n] bool`, is true, in their order."""
     counts, lengths = columns.counts, columns.lengths
     of_texts = np.repeat(is_chosen, counts)
-    turns = np.flatnonzero(
-        np.diff(is_chosen, prepend=False, append=False)
-    )  # a stretch begins, it ends, the next begins
+    turns = np.flatnonzero(np.diff(is_chosen, prepend=False, append=False))  # a stretch begins, or has ended
     bounds = columns.starts[columns.first[turns]].tolist()
     stretches = [columns.text[begin:end] for begin, end in zip(bounds[::2], bounds[1::2], strict=True)]
     labels = [label for label, is_one in zip(columns.labels, is_chosen, strict=False) if is_one]
