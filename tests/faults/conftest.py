@@ -10,7 +10,7 @@ import pytest
 
 from jobs.processes import signal_group
 from jobs.service import Service
-from tests.browser.conftest import app, context, page, watch
+from tests.browser.conftest import app, context, page, shared_app, watch
 from tests.faults.trial import Trial, workers
 from tests.jobs.conftest import dataset_file, home, one_thread, service, store, tiny_model
 from tests.jobs.waiting import wait_for
@@ -23,6 +23,7 @@ __all__ = [
     "one_thread",
     "page",
     "service",
+    "shared_app",
     "store",
     "tiny_model",
     "watch",
