@@ -21,6 +21,15 @@ def app(tmp_path: Path) -> Iterator[App]:
     running.stop()
 
 
+@pytest.fixture(scope="module")
+def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """One app for those tests of a file that leave nothing which another would trip over."""
+    running = App(home=tmp_path_factory.mktemp("home"))
+    running.start()
+    yield running
+    running.stop()
+
+
 @dataclass
 class Watch:
     """What a page did that a person would not see: requests to elsewhere, and errors in its console."""

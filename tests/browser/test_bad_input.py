@@ -23,8 +23,8 @@ FILES: dict[str, tuple[bytes, list[str]]] = {
 
 
 @pytest.fixture
-def train(app: App, page: Page) -> Page:
-    steps.open_train(page, app.url)
+def train(shared_app: App, page: Page) -> Page:
+    steps.open_train(page, shared_app.url)
     return page
 
 

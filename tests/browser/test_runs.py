@@ -19,10 +19,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 SECOND = 1000
 
 
-@pytest.fixture
-def runs(app: App) -> list[str]:
+@pytest.fixture(scope="module")
+def runs(shared_app: App) -> list[str]:
     """Sixty runs of 60 steps that have finished."""
-    return add_past_runs(app.home, 60, steps=60)
+    return add_past_runs(shared_app.home, 60, steps=60)
 
 
 def listed(page: Page) -> list[str]:
@@ -37,8 +37,10 @@ def drawn(page: Page, chart: str) -> list[list[float]]:
     return found
 
 
-def test_runs_are_searched_filtered_by_tags_and_turned_page_by_page(app: App, page: Page, runs: list[str]) -> None:
-    page.goto(f"{app.url}/runs")
+def test_runs_are_searched_filtered_by_tags_and_turned_page_by_page(
+    shared_app: App, page: Page, runs: list[str]
+) -> None:
+    page.goto(f"{shared_app.url}/runs")
     expect(page.locator(".runs-bar")).to_contain_text("1 to 50 of 60 runs", timeout=30 * SECOND)
     page.locator('[data-turn="1"]').click()
     expect(page.locator(".runs-bar")).to_contain_text("51 to 60 of 60 runs")
@@ -55,8 +57,8 @@ def test_runs_are_searched_filtered_by_tags_and_turned_page_by_page(app: App, pa
     expect(page.locator(".runs-bar")).to_contain_text("of 60 runs")
 
 
-def test_tags_and_a_note_are_kept_and_found(app: App, page: Page, runs: list[str]) -> None:
-    page.goto(f"{app.url}/runs?run={runs[0]}")
+def test_tags_and_a_note_are_kept_and_found(shared_app: App, page: Page, runs: list[str]) -> None:
+    page.goto(f"{shared_app.url}/runs?run={runs[0]}")
     page.locator("#run-notes > button").click()
     page.locator("#run-own-tags input, #run-own-tags textarea").first.fill("Keeper, <b>bold</b>")
     page.locator("#run-own-note textarea").fill("the one with the lanterns")
@@ -66,13 +68,13 @@ def test_tags_and_a_note_are_kept_and_found(app: App, page: Page, runs: list[str
     page.locator("#run-own-tags input, #run-own-tags textarea").first.fill("x" * 31)
     page.locator("#run-save-notes").click()
     expect(page.locator("#banner")).to_contain_text("too long")
-    page.goto(f"{app.url}/runs")
+    page.goto(f"{shared_app.url}/runs")
     page.locator("#run-search input, #run-search textarea").first.fill("lanterns")
     expect(page.locator(".run-list strong")).to_have_text(["run 000"])
 
 
-def test_runs_are_ticked_across_pages_and_compared_on_one_axis(app: App, page: Page, runs: list[str]) -> None:
-    page.goto(f"{app.url}/runs")
+def test_runs_are_ticked_across_pages_and_compared_on_one_axis(shared_app: App, page: Page, runs: list[str]) -> None:
+    page.goto(f"{shared_app.url}/runs")
     page.locator(f'.pick[value="{runs[59]}"]').check()
     expect(page.locator("#compare-runs")).to_be_hidden()
     page.locator('[data-turn="1"]').click()
@@ -94,9 +96,11 @@ def test_runs_are_ticked_across_pages_and_compared_on_one_axis(app: App, page: P
     expect(page.get_by_label("Time", exact=True)).to_be_checked()
 
 
-def test_smoothing_and_the_log_axis_are_the_browsers_own_and_remembered(app: App, page: Page, runs: list[str]) -> None:
+def test_smoothing_and_the_log_axis_are_the_browsers_own_and_remembered(
+    shared_app: App, page: Page, runs: list[str]
+) -> None:
     asked: list[str] = []
-    page.goto(f"{app.url}/runs?run={runs[0]}")
+    page.goto(f"{shared_app.url}/runs?run={runs[0]}")
     faint, smooth, held_out = drawn(page, "#chart-loss")
     assert len(faint) == len(smooth) == 60 and faint != smooth and len(held_out) == 11
     page.on("request", lambda request: asked.append(request.url) if "/gradio_api/" in request.url else None)
@@ -119,8 +123,8 @@ def test_smoothing_and_the_log_axis_are_the_browsers_own_and_remembered(app: App
     assert drawn(page, "#chart-loss")[1] == smoother and page.evaluate(kind.format("loss")) == "log"
 
 
-def test_samples_follow_a_slider_and_stay_where_one_looks(app: App, page: Page, runs: list[str]) -> None:
-    page.goto(f"{app.url}/runs?run={runs[0]}")
+def test_samples_follow_a_slider_and_stay_where_one_looks(shared_app: App, page: Page, runs: list[str]) -> None:
+    page.goto(f"{shared_app.url}/runs?run={runs[0]}")
     shown = page.locator(".sample-step:visible")
     expect(shown).to_contain_text("said 60", timeout=30 * SECOND)
     page.locator(".sample-slider").fill("0")
@@ -142,8 +146,8 @@ def test_a_run_of_a_hundred_thousand_steps_is_shown_whole_and_ticks_on(app: App,
     expect(page.locator("#run-timeline")).to_contain_text("a word that comes later", timeout=20 * SECOND)
 
 
-def test_figures_leave_as_a_table(app: App, page: Page, runs: list[str], tmp_path: Path) -> None:
-    page.goto(f"{app.url}/runs?run={runs[0]}")
+def test_figures_leave_as_a_table(shared_app: App, page: Page, runs: list[str], tmp_path: Path) -> None:
+    page.goto(f"{shared_app.url}/runs?run={runs[0]}")
     with page.expect_download() as download:
         page.locator(".chart-files a").first.click()
     path = tmp_path / "figures.csv"
@@ -152,7 +156,7 @@ def test_figures_leave_as_a_table(app: App, page: Page, runs: list[str], tmp_pat
     assert len(rows) == 61 and rows[-1]["step"] == "60" and float(rows[-1]["eval_loss"]) > 1
 
 
-def test_a_comparison_of_runs_that_are_not_there_is_a_sentence(app: App, page: Page) -> None:
-    Service(app.home).close()
-    page.goto(f"{app.url}/runs?compare=a,b")
+def test_a_comparison_of_runs_that_are_not_there_is_a_sentence(shared_app: App, page: Page) -> None:
+    Service(shared_app.home).close()
+    page.goto(f"{shared_app.url}/runs?compare=a,b")
     expect(page.locator("#banner")).to_contain_text("There is no run a", timeout=30 * SECOND)

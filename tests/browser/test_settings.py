@@ -82,8 +82,8 @@ def reach(page: Page, target: Locator) -> None:
     pytest.fail(f"Tab does not reach {target}")
 
 
-def test_every_setting_has_a_name_a_hint_and_its_evidence(app: App, page: Page) -> None:
-    ready(page, app)
+def test_every_setting_has_a_name_a_hint_and_its_evidence(shared_app: App, page: Page) -> None:
+    ready(page, shared_app)
     open_everything(page)
     ties = {tie["id"]: tie for tie in page.evaluate(TIES)}
     assert set(ties) == {setting.elem_id for setting in SETTINGS}
@@ -95,8 +95,8 @@ def test_every_setting_has_a_name_a_hint_and_its_evidence(app: App, page: Page) 
         assert evidence.all_text_contents() == ([EVIDENCE[setting.path]] if setting.path in EVIDENCE else [])
 
 
-def test_a_change_is_marked_and_goes_back_by_keyboard(app: App, page: Page) -> None:
-    ready(page, app)
+def test_a_change_is_marked_and_goes_back_by_keyboard(shared_app: App, page: Page) -> None:
+    ready(page, shared_app)
     changes = page.locator("#changes")
     expect(changes).to_contain_text("Every setting has its standard value")
     set_rank(page, 16)
@@ -117,8 +117,8 @@ def test_a_change_is_marked_and_goes_back_by_keyboard(app: App, page: Page) -> N
     steps.wait_for_launch(page)
 
 
-def test_the_evidence_opens_by_keyboard_and_stays_open_while_the_value_changes(app: App, page: Page) -> None:
-    ready(page, app)
+def test_the_evidence_opens_by_keyboard_and_stays_open_while_the_value_changes(shared_app: App, page: Page) -> None:
+    ready(page, shared_app)
     summary = field(page, "lora.rank").locator("summary")
     reach(page, summary)
     page.keyboard.press("Enter")
@@ -129,8 +129,8 @@ def test_the_evidence_opens_by_keyboard_and_stays_open_while_the_value_changes(a
     expect(words).to_be_visible()
 
 
-def test_a_suggestion_is_taken(app: App, page: Page) -> None:
-    ready(page, app)
+def test_a_suggestion_is_taken(shared_app: App, page: Page) -> None:
+    ready(page, shared_app)
     page.locator("#advanced .label-wrap").click()
     number(page, "optim.batch_size").fill("64")
     number(page, "optim.batch_size").press("Tab")
@@ -181,8 +181,10 @@ def test_settings_are_saved_loaded_and_copied_from_an_earlier_run(app: App, page
     assert run
 
 
-def test_settings_in_closed_parts_of_the_page_are_filled_and_go_back(app: App, page: Page, tmp_path: Path) -> None:
-    ready(page, app)
+def test_settings_in_closed_parts_of_the_page_are_filled_and_go_back(
+    shared_app: App, page: Page, tmp_path: Path
+) -> None:
+    ready(page, shared_app)
     file = tmp_path / "hidden.yaml"
     file.write_text("seed: 7\noptim: {warmup: 0.2, steps: 60}\nlora: {layers: [0, 1]}\ndata: {template: chatml}\n")
     page.locator("#load-settings input[type=file], input[type=file]").last.set_input_files(file)
@@ -203,8 +205,8 @@ def test_settings_in_closed_parts_of_the_page_are_filled_and_go_back(app: App, p
     expect(field(page, "seed")).not_to_contain_class("changed")
 
 
-def test_a_broken_file_is_told_with_its_line_and_the_form_stays(app: App, page: Page, tmp_path: Path) -> None:
-    ready(page, app)
+def test_a_broken_file_is_told_with_its_line_and_the_form_stays(shared_app: App, page: Page, tmp_path: Path) -> None:
+    ready(page, shared_app)
     set_rank(page, 2)
     file = tmp_path / "broken.yaml"
     file.write_text("optim:\n  batch_size: 0\n")
@@ -214,9 +216,9 @@ def test_a_broken_file_is_told_with_its_line_and_the_form_stays(app: App, page: 
     expect(number(page, "lora.rank")).to_have_value("2")
 
 
-def test_the_command_is_copied_by_keyboard(app: App, page: Page, context: BrowserContext) -> None:
+def test_the_command_is_copied_by_keyboard(shared_app: App, page: Page, context: BrowserContext) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    ready(page, app)
+    ready(page, shared_app)
     set_rank(page, 3)
     page.locator("#command .label-wrap").click()
     shown = page.locator("#command-text")
@@ -230,11 +232,11 @@ def test_the_command_is_copied_by_keyboard(app: App, page: Page, context: Browse
 
 @pytest.mark.parametrize(("width", "height", "scheme"), SCREENS)
 def test_the_form_fits_and_can_be_read(
-    app: App, page: Page, tmp_path: Path, width: int, height: int, scheme: str
+    shared_app: App, page: Page, tmp_path: Path, width: int, height: int, scheme: str
 ) -> None:
     page.set_viewport_size({"width": width, "height": height})
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-    ready(page, app)
+    ready(page, shared_app)
     set_rank(page, 16)
     open_everything(page)
     expect(page.locator("#changes")).to_contain_text("1 setting changed")

@@ -104,12 +104,12 @@ def is_text(place: Locator, text: str = ATTACK) -> None:
     assert place.locator("img, svg[onload], script, iframe, a[href^='javascript']").count() == 0
 
 
-def test_the_trap_is_sprung_by_markup_that_is_taken_for_markup(app: App, context: BrowserContext) -> None:
+def test_the_trap_is_sprung_by_markup_that_is_taken_for_markup(shared_app: App, context: BrowserContext) -> None:
     """What the other tests rely on: the page's policy does not stop such a handler, and the trap notices it."""
     laid = Trap()
     laid.lay(context)
     page = context.new_page()
-    visit(page, app.url)
+    visit(page, shared_app.url)
     page.evaluate("(html) => document.body.insertAdjacentHTML('beforeend', html)", ATTACK)
     wait_for(lambda: page.wait_for_timeout(10) is None and laid.sprung and laid.asked)
     assert laid.sprung == ["p"]
@@ -129,7 +129,7 @@ def test_a_files_name_and_cells_are_text(app: App, page: Page, trap: Trap, tmp_p
     expect(page.locator("#command")).to_contain_text("onerror")
 
 
-def test_a_refusals_words_are_text(app: App, page: Page, trap: Trap, tmp_path: Path) -> None:
+def test_a_refusals_words_are_text(shared_app: App, page: Page, trap: Trap, tmp_path: Path) -> None:
     folder = tmp_path / "files"
     folder.mkdir()
     files = {
@@ -138,7 +138,7 @@ def test_a_refusals_words_are_text(app: App, page: Page, trap: Trap, tmp_path: P
         f"broken {ATTACK}.jsonl": f'{{"prompt": {ATTACK}\n',
         f"keys {ATTACK}.json": json.dumps([{ATTACK: MORE}]),
     }
-    steps.open_train(page, app.url)
+    steps.open_train(page, shared_app.url)
     before, banner = "", page.locator("#dataset-status .banner")
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
@@ -148,8 +148,8 @@ def test_a_refusals_words_are_text(app: App, page: Page, trap: Trap, tmp_path: P
         before = banner.inner_text()
 
 
-def test_what_is_typed_into_the_form_is_text(app: App, page: Page, trap: Trap) -> None:
-    steps.open_train(page, app.url)
+def test_what_is_typed_into_the_form_is_text(shared_app: App, page: Page, trap: Trap) -> None:
+    steps.open_train(page, shared_app.url)
     page.locator("#example-captain").click()
     steps.wait_for_launch(page)
     page.locator("#run-name input, #run-name textarea").first.fill(ATTACK)

@@ -1,4 +1,4 @@
-"""Workers that freeze, are ended by the system, or are told to end at the worst moment; and a clock that is set.
+"""Workers that freeze, are ended by the system, or are told to end at the worst moment.
 
 The worker is the real one on a tiny model where what it does matters, and a stand-in where only its end does.
 """
@@ -8,120 +8,31 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import orjson
-import psutil
 import pytest
 
-from core.config import RunConfig, parse
 from core.errors import RunError
-from core.events import Event, StepDone
 from jobs import heartbeat
-from jobs.home import PROJECT, RunFolder
+from jobs.home import RunFolder
 from jobs.journal import read_events, read_wish, write_wish
-from jobs.launchers.local import GATED
 from jobs.processes import signal_group
 from jobs.scheduler import Scheduler
 from jobs.service import Run, Service
 from jobs.store import Store
 from tests.chaos import _verify
-from tests.faults.moved_clock import move, moved
+from tests.faults.trial import Trial, workers, workers_of
 from tests.jobs.conftest import add_dataset_row, queue_run
 from tests.jobs.host import scheduler_on
 from tests.jobs.waiting import wait_for
-from tests.ui.stand_in import as_told
 from ui.pages import run_view
-from ui.story import Story
 
-HOUR = 3600.0
 CANCEL_SECONDS = 10.0
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
-
-
-class Trial:
-    """A service on a home of its own, with a run of the tiny model that goes on until it is told to end."""
-
-    def __init__(self, service: Service, dataset_file: Path, model: Path) -> None:
-        self.service, self.model = service, model
-        self.dataset = service.data.add(dataset_file).id
-
-    def config(self, steps: int = 100_000, evaluations: int = 1) -> RunConfig:
-        return parse({
-            "name": "trial", "base_model": str(self.model), "data": {"dataset_id": self.dataset, "holdout": 0.25},
-            "lora": {"rank": 4}, "quant": {"bits": 32},
-            "optim": {"steps": steps, "evaluations": evaluations, "batch_size": 2, "learning_rate": 0.01},
-        })  # fmt: skip
-
-    def begin(self, **options: int) -> Run:
-        run = self.service.submit(self.config(**options))
-        self.service.start()
-        return run
-
-    def folder(self, run: Run) -> RunFolder:
-        return self.service._home.run(run.id)
-
-    def events(self, run: Run) -> tuple[Event, ...]:
-        return self.service.events(run.id)[0]
-
-    def steps(self, run: Run) -> list[int]:
-        return [event.step for event in self.events(run) if event.event == "step"]
-
-    def wait_for_steps(self, run: Run, more_than: int = 0) -> int:
-        def are_made() -> bool:
-            failed = self.service.run(run.id).error
-            assert failed is None, failed
-            return len(self.steps(run)) > more_than
-
-        wait_for(are_made, 120)
-        return len(self.steps(run))
-
-    def wait_for_event(self, run: Run, kind: str, phase: str = "") -> None:
-        def is_told() -> bool:
-            return any(each.event == kind and getattr(each, "phase", "") == phase for each in self.events(run))
-
-        wait_for(is_told, 120)
-
-    def pid(self, run: Run) -> int:
-        return wait_for(lambda: self.service.run(run.id).pid or 0)
-
-    def rest(self, run: Run, seconds: float = 60) -> Run:
-        return wait_for(lambda: now if (now := self.service.run(run.id)).is_at_rest else None, seconds)
-
-
-@pytest.fixture
-def trial(service: Service, dataset_file: Path, tiny_model: Path) -> Iterator[Trial]:
-    """No worker outlives the test."""
-    yield Trial(service, dataset_file, tiny_model)
-    for attempt in service._store.attempts():
-        signal_group(attempt.worker.pid, attempt.worker.birth, signal.SIGKILL)
-        wait_for(lambda pid=attempt.worker.pid: not workers(pid))
-
-
-def workers(group: int) -> list[psutil.Process]:
-    """What is left of a worker: every live process of the group that it leads."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def workers_of(folder: RunFolder) -> list[int]:
-    """The pids of all processes that carry out that run, whoever started them."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if str(folder.path) in process.cmdline():
-                found.append(process.pid)
-    return found
 
 
 # -- a worker that freezes -------------------------------------------------------------------------------------------
@@ -340,68 +251,3 @@ def test_a_wish_that_two_write_at_once_is_never_read_as_another(tmp_path: Path) 
     for writer in writers:
         writer.join()
     assert read == {"keep"} and broken == []
-
-
-# -- a clock that is set ---------------------------------------------------------------------------------------------
-
-
-def test_a_clock_that_is_set_by_an_hour_changes_no_duration_and_ends_no_run(trial: Trial, tmp_path: Path) -> None:
-    """An hour ahead, and two back, while the real worker steps and the scheduler follows."""
-    offset = tmp_path / "offset"
-    move(offset, 0)
-    service = trial.service
-    service._store._clock = moved(offset)
-    launcher = service._scheduler._launcher
-    launcher.command = (sys.executable, "-m", "tests.faults.moved_clock", str(offset), "jobs.worker", GATED)
-    begin = time.monotonic()
-    run = trial.begin()
-    seen, pid = trial.wait_for_steps(run), trial.pid(run)
-    wait_for(lambda: service.run(run.id).state == "running")
-    for seconds in (HOUR, -HOUR):
-        move(offset, seconds)
-        seen = trial.wait_for_steps(run, seen + 200)
-        now = service.run(run.id)
-        assert (now.state, now.pid, now.silent_seconds) == ("running", pid, None)
-    service.stop_run(run.id)
-    ended = trial.rest(run)
-    took = time.monotonic() - begin
-    assert ended.state == "finished" and ended.error is None
-
-    assert largest_jump(trial.folder(run)) > HOUR, "the worker's clock was not set"
-    steps = [event for event in trial.events(run) if isinstance(event, StepDone)]
-    assert all(0 < after.seconds - before.seconds < took for before, after in zip(steps, steps[1:], strict=False))
-    story = Story()
-    for event in trial.events(run):
-        story.take(as_told(event))
-    assert story.last is not None and 0 < story.last.seconds < took
-    fewest = min(after.tokens - before.tokens for before, after in zip(steps, steps[1:], strict=False))
-    assert all(speed > fewest / took for speed in story.speed.y[1:])
-
-
-def largest_jump(folder: RunFolder) -> float:
-    """By how much two events' times that follow each other differ at most."""
-    times = [orjson.loads(line)["time"] for line in folder.events.read_bytes().splitlines()]
-    return max(abs(after - before) for before, after in zip(times, times[1:], strict=False))
-
-
-def test_an_app_started_under_another_clock_finds_its_run_again(trial: Trial, tmp_path: Path) -> None:
-    run = trial.begin()
-    seen = trial.wait_for_steps(run)
-    pid = trial.pid(run)
-    trial.service._scheduler.close()
-    for seconds in (HOUR, -HOUR):
-        move(tmp_path / "offset", seconds)
-        command = [sys.executable, "-m", "tests.faults.moved_clock", str(tmp_path / "offset"), "tests.faults.look"]
-        said = subprocess.run(
-            [*command, str(trial.service.home), run.id], cwd=PROJECT, capture_output=True, text=True, check=True
-        )
-        assert said.stdout.split() == ["running", str(pid), "None"]
-        seen = trial.wait_for_steps(run, seen)
-
-
-def test_a_clock_that_is_set_back_lets_no_run_go_before_those_that_wait(store: Store) -> None:
-    add_dataset_row(store)
-    queue_run(store, "R1")
-    store._clock = lambda: time.time() - HOUR
-    queue_run(store, "R2")
-    assert [run.id for run in store.queue()] == ["R1", "R2"]

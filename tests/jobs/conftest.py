@@ -14,8 +14,9 @@ from sqlalchemy import create_engine
 from core.config import RunConfig, parse
 from jobs.database import MIGRATIONS
 from jobs.home import Home, open_home
-from jobs.service import Service
+from jobs.service import Adapter, Service
 from jobs.store import Store
+from tests.jobs.shelf import placed
 from tests.jobs.tiny_model import write_tiny_model
 
 
@@ -66,6 +67,25 @@ def dataset_file(tmp_path: Path) -> Path:
     file = tmp_path / "numbers.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Path]:
+    """Adapters of the tiny model that plain peft made; the last one names a base that is not here."""
+    from tests.jobs.adapters_at_hand import peft_folder
+
+    folder = tmp_path_factory.mktemp("peft")
+    return {
+        "one": peft_folder(folder / "one", tiny_model, 1),
+        "two": peft_folder(folder / "two", tiny_model, 2, r=2),
+        "elsewhere": peft_folder(folder / "elsewhere", tiny_model, 3, base="somebody/tiny-llama"),
+    }
+
+
+@pytest.fixture
+def pair(service: Service, made: dict[str, Path]) -> tuple[Adapter, Adapter]:
+    """Two of them on the service's shelf."""
+    return placed(service, made["one"]), placed(service, made["two"])
 
 
 def make_database(home: Home, revision: str) -> None:

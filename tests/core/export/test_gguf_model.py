@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,27 @@ from tests.core.export.conftest import Make, read_back, write_adapter
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64}  # fmt: skip
+UNTIED, BIASES, WIDE = {"tie_word_embeddings": False}, {"attention_bias": True}, {"head_dim": 32}
 BASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "untied": ("llama", {"tie_word_embeddings": False}),
-    "biases": ("llama", {"attention_bias": True}),
-    "wide heads": ("llama", {"head_dim": 32}),
+    "untied, with biases and wide heads": ("llama", UNTIED | BIASES | WIDE),
+    "untied": ("llama", UNTIED),
+    "biases": ("llama", BIASES),
+    "wide heads": ("llama", WIDE),
     "Llama 3's rotary embedding": ("llama", {"rope_parameters": LLAMA3}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {}),
 }
 STORED: dict[Storage, str] = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "q8_0"}
+# What others hold as well, sooner: the base with all three changes, and f32 in each case of `BASES`.
+HELD = {"untied", "biases", "wide heads", "f32"}
 
 
-@pytest.mark.parametrize("storage", STORED)
+def with_held_ones_slow(cases: Iterable[str]) -> list[Any]:
+    """Those that others hold run in `make test-all`."""
+    return [pytest.param(case, marks=[pytest.mark.slow] if case in HELD else []) for case in cases]
+
+
+@pytest.mark.parametrize("storage", with_held_ones_slow(STORED))
 def test_every_storage_is_within_its_bound(
     storage: Storage, base: Path, plain: Path, said: Reference, tmp_path: Path
 ) -> None:
@@ -43,7 +53,7 @@ def test_every_storage_is_within_its_bound(
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
 
 
-@pytest.mark.parametrize("case", BASES)
+@pytest.mark.parametrize("case", with_held_ones_slow(BASES))
 def test_other_bases_are_read_as_they_are(case: str, make_base: Make, tmp_path: Path) -> None:
     kind, changes = BASES[case]
     base = make_base(kind, **changes)

@@ -1,7 +1,7 @@
+"""What a chat answers: as transformers does, each pane as alone, turn after turn, until it ends."""
+
 from __future__ import annotations
 
-import copy
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,70 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM
 
-from core.adapters.inject import lora_layers, remove
-from core.adapters.peft_format import save_adapter
-from core.data.records import Message
+from core.adapters.inject import lora_layers
 from core.data.tokens.templates import render
-from core.errors import AdapterError, ModelError, UserError
+from core.errors import ModelError, UserError
 from core.generate.chat import ChatModel
-from core.generate.decoder import MOST_ROWS
 from core.generate.ends import end_tokens
-from core.generate.replies import Reply
-from core.generate.requests import Delta, PaneRequest, Sampling
-from core.generate.writing import Told
-from core.models.load import LoadedModel
-from tests.core.tiny import VOCABULARY, adapt, tiny_llama
-
-SHORT, LONG = "Hi.", "Tell me, at some length and with every detail, what the sea looked like on that morning."
-
-
-@pytest.fixture(scope="module")
-def adapters(pristine: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two adapters of other ranks and layers."""
-    folders = []
-    for name, rank, targets in (("one", 3, ("q_proj", "down_proj")), ("two", 6, ("v_proj", "up_proj", "down_proj"))):
-        model = copy.deepcopy(pristine.model)
-        config = adapt(model, rank=rank, alpha=4, targets=targets, seed=rank)
-        folders.append(tmp_path_factory.mktemp("adapters") / name)
-        save_adapter(model, "a", folders[-1], config, "tiny")
-    return folders
-
-
-@pytest.fixture(scope="module")
-def chat(tiny_folder: Path, adapters: list[Path]) -> ChatModel:
-    """It keeps nothing, so that what a test asks does not depend on what others asked before."""
-    model = ChatModel(tiny_folder, bits=32, kept_bytes=0)
-    for folder in adapters:
-        model.load_adapter(folder)
-    return model
-
-
-@pytest.fixture
-def keys(chat: ChatModel, adapters: list[Path]) -> list[str]:
-    return [chat.load_adapter(folder) for folder in adapters]
-
-
-def pane(adapter: str | None, *turns: str) -> PaneRequest:
-    roles = ("user", "assistant")
-    messages = tuple(Message(role=roles[i % 2], content=text) for i, text in enumerate(turns))  # type: ignore[arg-type]
-    return PaneRequest(adapter=adapter, messages=messages)
-
-
-def long_answer(adapter: str | None, *turns: str) -> PaneRequest:
-    return replace(pane(adapter, *turns), sampling=Sampling(max_new_tokens=50))
-
-
-def deltas(chat: ChatModel, panes: Sequence[PaneRequest], **sampling: float) -> list[Delta]:
-    settings = {"max_new_tokens": 12} | sampling
-    asked = [replace(pane, sampling=Sampling(**settings)) for pane in panes]  # type: ignore[arg-type]
-    return list(chat.reply(asked, stop=lambda: False))
-
-
-def texts(chat: ChatModel, panes: Sequence[PaneRequest], **sampling: float) -> list[str]:
-    said = [""] * len(panes)
-    for delta in deltas(chat, panes, **sampling):
-        said[delta.pane] += delta.text
-    return said
+from core.generate.requests import PaneRequest, Sampling
+from tests.core.generate.asking import LONG, SHORT, deltas, long_answer, pane, texts
+from tests.core.tiny import VOCABULARY, tiny_llama
 
 
 def test_each_pane_of_a_mixed_batch_says_what_it_says_alone(chat: ChatModel, keys: list[str]) -> None:
@@ -211,64 +155,6 @@ def test_stopping_ends_all_panes_after_the_token_under_way(chat: ChatModel, keys
     assert [(delta.pane, delta.tokens) for delta in seen] == [(i, n) for n in (1, 2, 3) for i in (0, 1)]
 
 
-def text_of(told: Sequence[Told], reply: Reply) -> str:
-    return "".join(delta.text for each in told if each.reply is reply for delta in each.deltas)
-
-
-def test_requests_that_join_and_leave_at_any_step_are_answered_as_alone(chat: ChatModel, keys: list[str]) -> None:
-    """Sixteen of four adapters and the base, of other lengths and samplings; to the letter, whatever is beside them."""
-    asked = [
-        replace(
-            pane((None, *keys)[at % 3], (SHORT, LONG, "Why? " * at)[at % 3] or "So?"),
-            sampling=Sampling(max_new_tokens=4 + at, temperature=0.9 * (at % 2), seed=at),
-        )
-        for at in range(16)
-    ]
-    alone = ["".join(delta.text for delta in chat.reply([one], lambda: False)) for one in asked]
-    told: list[Told] = []
-    replies = []
-    for at, one in enumerate(asked):
-        replies.append(chat.begin([one]))
-        for _ in range(at % 3):
-            told += chat.step()
-    while not chat.is_idle:
-        told += chat.step()
-    assert [text_of(told, reply) for reply in replies] == alone
-    assert len(set(alone)) > 8
-
-
-def test_no_more_rows_are_written_at_once_than_allowed_and_nobody_overtakes(chat: ChatModel) -> None:
-    replies = [chat.begin([replace(pane(None, SHORT), sampling=Sampling(max_new_tokens=40))] * 6) for _ in range(4)]
-    first: list[Reply] = []
-    while not chat.is_idle:
-        told = chat.step()
-        assert sum(len(each.deltas) for each in told) <= MOST_ROWS
-        first += [each.reply for each in told if each.reply not in first]
-    assert first == replies
-
-
-def test_answers_that_may_become_too_large_wait_for_each_other(
-    chat: ChatModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(chat._writing, "_most_bytes", 1)
-    replies = [chat.begin([replace(pane(None, SHORT), sampling=Sampling(max_new_tokens=3))]) for _ in range(3)]
-    for reply in replies:
-        while not reply.is_done:
-            assert {id(each.reply) for each in chat.step()} == {id(reply)}
-    assert chat.is_idle
-
-
-def test_what_is_wrong_with_one_request_is_told_to_it_alone(chat: ChatModel, keys: list[str]) -> None:
-    expected = texts(chat, [pane(keys[0], SHORT)])
-    good, bad = chat.begin([pane(keys[0], SHORT)]), chat.begin([pane("zebra", SHORT)])
-    told: list[Told] = []
-    while not chat.is_idle:
-        told += chat.step()
-    (refused,) = [each for each in told if each.reply is bad]
-    assert isinstance(refused.error, AdapterError)
-    assert text_of(told, good).startswith(expected[0])
-
-
 @pytest.mark.parametrize("length", [1, 2, 5])
 def test_an_answer_ends_before_a_stop_and_the_others_go_on(chat: ChatModel, length: int) -> None:
     (whole,) = texts(chat, [pane(None, SHORT)])
@@ -360,46 +246,6 @@ def test_characters_of_several_tokens_come_whole_and_all_text_comes(chat: ChatMo
     assert not any("\ufffd" in part for part in parts)
 
 
-def test_an_adapter_that_was_not_loaded_is_refused_and_not_answered_by_the_base(chat: ChatModel) -> None:
-    with pytest.raises(AdapterError, match="No adapter zebra"):
-        deltas(chat, [pane("zebra", SHORT)])
-
-
-def test_loading_an_adapter_again_gives_the_same_key_and_the_same_answers(
-    chat: ChatModel, keys: list[str], adapters: list[Path]
-) -> None:
-    before = texts(chat, [pane(keys[0], SHORT)])
-    assert chat.load_adapter(adapters[0]) == keys[0]
-    assert texts(chat, [pane(keys[0], SHORT)]) == before
-
-
-def test_an_adapter_that_is_written_anew_is_read_anew(
-    chat: ChatModel, keys: list[str], adapters: list[Path], tmp_path: Path
-) -> None:
-    shutil.copytree(adapters[0], tmp_path / "one")
-    assert chat.load_adapter(tmp_path / "one") == keys[0]
-    shutil.rmtree(tmp_path / "one")
-    shutil.copytree(adapters[1], tmp_path / "one")
-    assert chat.load_adapter(tmp_path / "one") == keys[1]
-
-
-def test_an_adapter_that_was_taken_out_is_put_in_again(
-    tiny_folder: Path, chat: ChatModel, keys: list[str], adapters: list[Path]
-) -> None:
-    mine = ChatModel(tiny_folder, bits=32)
-    key = mine.load_adapter(adapters[0])
-    remove(mine.loaded.model, key)
-    assert mine.load_adapter(adapters[0]) == key
-    assert texts(mine, [pane(key, SHORT)]) == texts(chat, [pane(keys[0], SHORT)])
-
-
-def test_a_broken_adapter_leaves_the_loaded_ones_alone(chat: ChatModel, keys: list[str], tmp_path: Path) -> None:
-    before = texts(chat, [pane(key, SHORT) for key in keys])
-    with pytest.raises(AdapterError):
-        chat.load_adapter(tmp_path)
-    assert texts(chat, [pane(key, SHORT) for key in keys]) == before
-
-
 def test_a_template_that_refuses_is_told(chat: ChatModel) -> None:
     tokenizer = chat.loaded.tokenizer
     template = tokenizer.chat_template
@@ -409,14 +255,6 @@ def test_a_template_that_refuses_is_told(chat: ChatModel) -> None:
             deltas(chat, [pane(None, SHORT)])
     finally:
         tokenizer.chat_template = template
-
-
-@pytest.mark.parametrize("bits", [4, 8, 16])
-def test_chat_works_over_a_base_of_any_precision(tiny_folder: Path, adapters: list[Path], bits: int) -> None:
-    chat = ChatModel(tiny_folder, bits=bits)
-    key = chat.load_adapter(adapters[1])
-    base, adapted = texts(chat, [pane(None, SHORT), pane(key, SHORT)], max_new_tokens=5)
-    assert base and adapted and base != adapted
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
