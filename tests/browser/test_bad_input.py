@@ -90,3 +90,14 @@ def test_a_model_folder_that_does_not_exist_is_named(train: Page, tmp_path: Path
     expect(train.locator("#launch")).to_be_disabled()
     expect(train.locator("#dataset-status")).to_contain_text("conversations")
     no_traceback(train)
+
+
+@pytest.mark.parametrize("asked", ["from", "base"])
+def test_an_address_that_names_what_has_gone_is_told_where_there_is_data_too(
+    shared_app: App, train: Page, asked: str
+) -> None:
+    train.locator("#example-captain").click()
+    steps.wait_for_launch(train)
+    steps.open_train(train, f"{shared_app.url}/?{asked}=gone")
+    steps.wait_for_launch(train)  # by then the dataset has been chosen again
+    expect(train.locator("#banner .banner")).to_contain_text("gone")

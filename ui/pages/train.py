@@ -289,11 +289,14 @@ def _wire(page: gr.Blocks, handlers: TrainPage) -> None:
 
 def _wire_choices(page: gr.Blocks, handlers: TrainPage) -> list[Dependency]:
     """Connect what decides on data and base model; the events after which the form is to be looked at anew."""
-    widgets, tells = handlers.widgets, answers.tells(handlers.widgets.banner)
+    widgets = handlers.widgets
     dataset, targets = widgets.data.dataset, widgets.fields[forms.TARGETS]
+    open_page = answers.tells(widgets.banner)(handlers.open)
+    # It follows the arrival, too, which may have had something to say.
+    learn_from = answers.tells(widgets.banner, clears=False)(handlers.learn_from)
     return [
-        page.load(tells(handlers.open), None, widgets.opened, **frame.QUICK),
-        dataset.change(tells(handlers.learn_from), dataset, [widgets.banner, widgets.fields[TASK]], **_AS_SENT),
+        page.load(open_page, None, widgets.opened, **frame.QUICK),
+        dataset.change(learn_from, dataset, [widgets.banner, widgets.fields[TASK]], **_AS_SENT),
         *model_card.wire(handlers.model, widgets.banner, targets, _AS_SENT),
     ]
 
