@@ -1,14 +1,16 @@
 """Measures what a run has learned (`core.analysis`): at its end, in its own process, or later, from what it left.
 
-Of trained and of held-out rows a sample is asked, the same for base and adapter, drawn by the run's seed: at most
-`MOST_ROWS` and about `MOST_TOKENS` a side, since a mean over these is known well enough and costs seconds. Both sides
-take turns, so that a measurement which is cut short has something of each. Then the modules, which costs a look at each
-weight; last the answers, which cost most.
+Of trained and of held-out rows a sample is asked, the same for base and adapter, drawn by the run's seed: a few dozen
+rows a side, since a mean over these is known well enough and costs seconds (`AT_END`, and twice that when somebody
+asks: `ON_REQUEST`, of which the former are the first rows). Both sides take turns, so that a measurement which is cut
+short has something of each. Then the modules, which costs a look at each weight; last the answers.
 
 At a run's end the model is there, the split is known, and no gradient is kept: it costs two passes over the sample and
-one over the weights. The time is bounded by a share of the run's own (`budget`). What was trained has been saved by
-then, and whatever goes wrong here is a note and no failure. If it ends the process all the same, the run goes on from
-its last checkpoint and does not try again: a marker in its folder says that.
+one over the weights. The run has asked the base before its first step and the adapter after its last one, greedily, so
+these answers are taken; one that was resumed asks the base again. The time is bounded by a share of the run's own
+(`budget`). What was trained has been saved by then, and whatever goes wrong here is a note and no failure. If it ends
+the process all the same, the run goes on from its last checkpoint and does not try again: a marker in its folder says
+that.
 
 For an adapter, base and adapter are one model, asked in turns. Full fine-tuning left two models. Side by side they
 might not fit, so the base goes first, of whose answers only the last hidden states are kept, and leaves.
@@ -43,7 +45,6 @@ from core.train.methods import ADAPTER_KEY
 from core.train.objective import Objective
 from core.train.samples import Prompt, Sampler
 
-MOST_ROWS, MOST_TOKENS = 64, 8192  # a side
 MICRO_TOKENS = 1024  # at once
 SHARE, LEAST_SECONDS, MOST_SECONDS = 0.1, 10.0, 120.0  # of a run's own time
 ROWS_SHARE, MODULES_SHARE = 0.6, 0.7  # of the whole, done after rows and after modules
@@ -52,6 +53,17 @@ MARKER = "appraising"  # in the run's folder, while it goes on there
 
 SideName: TypeAlias = Literal["held_out", "trained"]
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many rows of a side are asked, and how many tokens these have, at most; one row is asked in any case."""
+
+    rows: int
+    tokens: int
+
+
+AT_END, ON_REQUEST = Bounds(32, 4096), Bounds(64, 8192)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +79,10 @@ def budget(seconds: float) -> float:
     return min(max(SHARE * seconds, LEAST_SECONDS), MOST_SECONDS)
 
 
-def chosen(rows: Sequence[Tokens], seed: int) -> Sequence[Tokens]:
+def chosen(rows: Sequence[Tokens], seed: int, bounds: Bounds) -> Sequence[Tokens]:
     """Some of `rows`, drawn by `seed`: as many as the bounds allow, and one at least."""
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).numpy()[:MOST_ROWS]
-    fits = lengths_of(rows)[order].cumsum() <= MOST_TOKENS
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).numpy()[: bounds.rows]
+    fits = lengths_of(rows)[order].cumsum() <= bounds.tokens
     return Subset(rows, order[: max(1, int(fits.sum()))]) if len(rows) else ()
 
 
@@ -134,7 +146,9 @@ class Sheet:
 
 
 class Contest(Protocol):
-    """Base and adapter, ready to be asked the same."""
+    """Base and adapter, ready to be asked the same: rows, and `prompts`."""
+
+    prompts: Sequence[Prompt]
 
     def scores(self, groups: Sequence[Group]) -> Iterator[tuple[Group, list[RowScore]]]:
         """What came of each group, in order."""
@@ -147,7 +161,11 @@ class Contest(Protocol):
 
 
 class OneModel:
-    """A model that holds the adapter `key` beside its layers; with it off, it is the base. Ends with it on."""
+    """A model that holds the adapter `key` beside its layers; with it off, it is the base. Ends with it on.
+
+    Args:
+        known: what the base, and what the adapter has answered to the prompts, where it was asked already.
+    """
 
     def __init__(
         self,
@@ -156,9 +174,10 @@ class OneModel:
         key: str,
         prompts: Sequence[Prompt],
         autocast: torch.dtype | None = None,
+        known: tuple[list[Event] | None, list[Event] | None] = (None, None),
     ) -> None:
         self._objective, self._loaded, self._key = objective, loaded, key
-        self._prompts, self._autocast = prompts, autocast
+        self.prompts, self._autocast, self._known = prompts, autocast, known
 
     def scores(self, groups: Sequence[Group]) -> Iterator[tuple[Group, list[RowScore]]]:
         for group in groups:
@@ -172,9 +191,11 @@ class OneModel:
         return modules_of(self._loaded.model, self._key), ""
 
     def answers(self, stop: Stop) -> tuple[list[Event], list[Event]]:
-        with self._as_base():
-            before = asked(self._loaded, self._prompts, self._autocast, stop)
-        return before, asked(self._loaded, self._prompts, self._autocast, stop)
+        before, after = self._known
+        if before is None:
+            with self._as_base():
+                before = asked(self._loaded, self.prompts, self._autocast, stop)
+        return before, asked(self._loaded, self.prompts, self._autocast, stop) if after is None else after
 
     @contextmanager
     def _as_base(self) -> Iterator[None]:
@@ -206,10 +227,9 @@ def appraise(sheet: Sheet, contest: Contest, groups: Sequence[Group], is_over: C
     sheet.modules, note = contest.modules()
     sheet.notes += [note] if note else []
     yield MODULES_SHARE
-    if is_over():
-        sheet.notes.append("Time was up before answers were written; measure it on its page to have them")
-        return
     sheet.answer(*contest.answers(lambda: "over" if is_over() else None))
+    if contest.prompts and is_over() and not sheet.answers:
+        sheet.notes.append("Time was up before answers were written; measure it again to have them")
     yield 1.0
 
 
@@ -244,16 +264,19 @@ def _measured(loop: Loop) -> Generator[Event, None, Appraisal | None]:
         return None
     end = time.monotonic() + budget(loop.seconds)
     sheet = Sheet(len(loop.train_rows), len(loop.eval_rows))
-    prompts = subject.sampler.prompts if subject.sampler is not None else ()
-    contest = OneModel(subject.objective, subject.loaded, ADAPTER_KEY, prompts, subject.trainables.autocast)
-    trained, held_out = (chosen(rows, config.seed) for rows in (loop.train_rows, loop.eval_rows))
+    sampler, autocast = subject.sampler, subject.trainables.autocast
+    told = {} if sampler is None else sampler.told
+    known = told.get(0), told.get(loop.steps_done)
+    prompts = () if sampler is None else sampler.prompts
+    contest = OneModel(subject.objective, subject.loaded, ADAPTER_KEY, prompts, autocast, known)
+    trained, held_out = (chosen(rows, config.seed, AT_END) for rows in (loop.train_rows, loop.eval_rows))
     groups = groups_of(subject.objective, trained, held_out, loop.micro_tokens)
-    told = -TELL_SECONDS
+    last_told = -TELL_SECONDS
     for share in appraise(sheet, contest, groups, lambda: bool(loop.stop()) or time.monotonic() > end):
         if loop.stop():
             return None
-        if time.monotonic() - told >= TELL_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - last_told >= TELL_SECONDS:
+            last_told = time.monotonic()
             yield Appraising(share_done=share)
     if loop.stop():
         return None

@@ -27,7 +27,18 @@ from core.events import Event, Preparing
 from core.models.fetch import ensure_model
 from core.models.load import LoadedModel
 from core.models.precision import best_device, choose_precision
-from core.train.appraising import Contest, Group, OneModel, Sheet, appraise, asked, chosen, computing, groups_of
+from core.train.appraising import (
+    ON_REQUEST,
+    Contest,
+    Group,
+    OneModel,
+    Sheet,
+    appraise,
+    asked,
+    chosen,
+    computing,
+    groups_of,
+)
 from core.train.checkpoint import keep_precision
 from core.train.loop import Stop
 from core.train.methods import method_of
@@ -87,7 +98,8 @@ def appraise_later(left: Left) -> Generator[Preparing | Measuring, None, Apprais
     *_, encoding = task.encode(model.loaded, left.folder)
     split: Split[Any] = hold_out(encoding.rows, config.data.holdout, config.seed, left.alike)
     sheet = Sheet(len(split.train), len(split.held))
-    groups = groups_of(model.objective, chosen(split.train, config.seed), chosen(split.held, config.seed))
+    trained, held_out = (chosen(rows, config.seed, ON_REQUEST) for rows in (split.train, split.held))
+    groups = groups_of(model.objective, trained, held_out)
     prompts = _prompts(left, model.loaded, split)
     contest = _contest(left, model, prompts, opened)
     del model  # the base of a whole model leaves in the middle
@@ -129,7 +141,7 @@ class TwoModels:
     """
 
     def __init__(self, base: Model, tuned: Callable[[], Model], prompts: Sequence[Prompt]) -> None:
-        self._now, self._tuned, self._prompts = base, tuned, prompts
+        self._now, self._tuned, self.prompts = base, tuned, prompts
         self._before: list[Event] = []
 
     def scores(self, groups: Sequence[Group]) -> Iterator[tuple[Group, list[RowScore]]]:
@@ -161,4 +173,4 @@ class TwoModels:
         return self._before, self._ask(stop)
 
     def _ask(self, stop: Stop) -> list[Event]:
-        return asked(self._now.loaded, self._prompts, self._now.autocast, stop)
+        return asked(self._now.loaded, self.prompts, self._now.autocast, stop)

@@ -106,7 +106,7 @@ def _words(modules: Sequence[Module]) -> str:
     parts = []
     if faulty:
         named = "".join(
-            f"<li>{_SIGNS[module.fault]} <code>{markup.esc(module.name)}</code> {_says(module)}</li>"
+            f"<li>{_SIGNS[module.fault]} <code>{markup.esc(module.name)}</code> {markup.esc(_says(module))}</li>"
             for module in faulty[:MOST_NAMED]
         )
         more = f"<li>and {len(faulty) - MOST_NAMED:,} more</li>" if len(faulty) > MOST_NAMED else ""

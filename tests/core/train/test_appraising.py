@@ -18,7 +18,7 @@ from core.data.tokens.splits import hold_out
 from core.events import Appraised, Appraising, Cancelled, EvalDone, Event, Finished, Note
 from core.models.load import LoadedModel
 from core.train import appraising
-from core.train.appraising import MARKER, MOST_ROWS, MOST_TOKENS, budget, chosen
+from core.train.appraising import AT_END, MARKER, ON_REQUEST, Bounds, budget, chosen
 from core.train.appraising_later import Left, Measuring, appraise_later
 from tests.core.tiny import LINEARS, conversation, random_rows
 from tests.core.train.running import RECORDS, Make, Run, notes, of_kind, same_bits
@@ -80,6 +80,14 @@ def test_answers_before_and_after_are_those_that_the_run_itself_wrote(make: Make
         (samples[0, number], samples[8, number]) for number in (0, 1)
     ]
     assert [each.prompt for each in found(run).answers] == ["Color 3?", "Color 4?"]
+
+
+def test_a_resumed_run_asks_the_base_again_and_hears_the_same(make: Make) -> None:
+    run, whole = make("run", samples={"rows": 1}), make("whole", samples={"rows": 1})
+    run.carry_out(until_step=5, answer="pause")
+    run.carry_out()
+    whole.carry_out()
+    assert found(run).answers == found(whole).answers and found(run).answers
 
 
 def test_measuring_changes_nothing_of_what_is_saved(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +180,7 @@ def _resumed(run: Run, evaluations: dict[int, float]) -> Iterator[Event]:
 def test_time_that_is_up_cuts_the_measurement_and_that_is_said(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(appraising, "budget", lambda seconds: 0.0)
     run = make(samples={"rows": 1}, optim={"micro_tokens": 64})
+    run.carry_out(until_step=5, answer="pause")  # it will not know what the base answered
     events = run.carry_out()
     appraisal = found(run)
     assert isinstance(events[-1], Finished) and appraisal.is_cut and not appraisal.answers
@@ -185,11 +194,12 @@ def test_time_is_a_share_of_the_runs_own_within_bounds() -> None:
 
 def test_a_sample_is_bounded_the_same_each_time_and_never_empty() -> None:
     rows = random_rows([40] * 300)
-    one, other = chosen(rows, seed=3), chosen(rows, seed=3)
-    assert len(one) == MOST_ROWS and list(one) == list(other) and list(one) != list(chosen(rows, seed=4))
-    long = random_rows([MOST_TOKENS // 2 - 1, MOST_TOKENS // 2, MOST_TOKENS * 2])
-    assert 1 <= len(chosen(long, seed=0)) <= 2 and len(chosen(long[2:], seed=0)) == 1
-    assert len(chosen([], seed=0)) == 0
+    one, other, more = (list(chosen(rows, 3, bounds)) for bounds in (AT_END, AT_END, ON_REQUEST))
+    assert len(one) == AT_END.rows and one == other and one != list(chosen(rows, 4, AT_END))
+    assert len(more) == ON_REQUEST.rows and more[: len(one)] == one
+    long = random_rows([49, 50, 200])
+    assert 1 <= len(chosen(long, 0, Bounds(64, 100))) <= 2 and len(chosen(long[2:], 0, Bounds(64, 100))) == 1
+    assert len(chosen([], 0, AT_END)) == 0
 
 
 # ---- what it says of runs that went wrong
@@ -287,7 +297,7 @@ def test_a_whole_classifier_is_measured_later(classify: Make) -> None:
 def test_the_sample_has_rows_of_its_own_side_alone(make: Make, pristine: LoadedModel) -> None:
     rows = encode(pristine.tokenizer, RECORDS, 512).rows
     split = hold_out(rows, 0.2, 3)
-    trained, held = ({tuple(row.tokens) for row in chosen(side, 3)} for side in (split.train, split.held))
+    trained, held = ({tuple(row.tokens) for row in chosen(side, 3, AT_END)} for side in (split.train, split.held))
     assert trained and held and not trained & held
 
 
@@ -295,7 +305,7 @@ def test_a_note_is_made_of_an_answer_that_could_not_be_written(make: Make, monke
     monkeypatch.setattr(appraising.Sampler, "ask", lambda *_: iter([Note(text="No samples are written")]))
     run = make(samples={"rows": 1})
     run.carry_out()
-    assert found(run).notes == ("No samples are written",) and found(run).answers == ()
+    assert found(run).notes == later(run).notes[:1] == ("No samples are written",) and found(run).answers == ()
 
 
 def test_a_folder_is_left_as_it_was_found(make: Make) -> None:
