@@ -4,9 +4,9 @@ With p the base's distribution over the vocabulary at a labeled position and q t
 
     loss = −log p_y, −log q_y        KL(q ‖ p) = Σ_v q_v (log q_v − log p_v)
 
-exactly, over all of the vocabulary, from fp32 log-softmaxes. That takes four arrays as wide as the vocabulary, so it is
-done for a few positions at a time (`CHUNK`), and of a whole batch only the hidden states are held. Equal logits give a
-KL of exactly 0: each term is q_v · 0.
+exactly, over all of the vocabulary, from fp32 log-softmaxes. Of a whole batch only the hidden states are held: logits
+are formed for some positions at a time (`CHUNK`, which the product wants), and what is as wide as the vocabulary and
+fp32 for few of these (`WIDE_BYTES` an array). Equal logits give a KL of exactly 0: each term is q_v · 0.
 
 The base is the same model with every adapter off, which is the base to the bit: its layers answer as if they had never
 been wrapped (`core.adapters.layer`).
@@ -24,7 +24,8 @@ from core.analysis.appraisal import RowScore
 from core.data.tokens.encoding import Tokens
 from core.train.objective import Predictions
 
-CHUNK = 128  # positions; of 50,000 tokens each, an array takes 26 MB
+CHUNK = 256  # positions
+WIDE_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,13 @@ class Scores:
 def compare(base: Predictions, adapted: Predictions) -> Scores:
     """Both of the same rows."""
     assert torch.equal(base.labels, adapted.labels)
-    parts = [
-        _chunk(base.logits(part), adapted.logits(part), base.labels[part]) for part in _slices(len(base.labels), CHUNK)
-    ]
+    parts: list[tuple[Tensor, ...]] = []
+    for part in _slices(len(base.labels), CHUNK):
+        first, second, labels = base.logits(part), adapted.logits(part), base.labels[part]
+        few = max(1, WIDE_BYTES // (4 * first.shape[1]))
+        parts += [
+            _measure(first[some].float(), second[some].float(), labels[some]) for some in _slices(len(labels), few)
+        ]
     return Scores(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -54,7 +59,7 @@ def _slices(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def _chunk(base: Tensor, adapted: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+def _measure(base: Tensor, adapted: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     p, q = base.log_softmax(dim=-1), adapted.log_softmax(dim=-1)
     at = labels[:, None]
     kl = (q.exp() * (q - p)).sum(dim=-1)

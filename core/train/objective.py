@@ -56,9 +56,9 @@ class Predictions:
     head: Tensor | None = None
 
     def logits(self, part: slice) -> Tensor:
-        """`[part, vocab]` fp32."""
+        """`[part, vocab]` in the dtype of the states."""
         states = self.states[part]
-        return (states if self.head is None else states @ self.head.t()).float()
+        return states if self.head is None else states @ self.head.t()
 
 
 class Objective(Protocol):

@@ -129,7 +129,7 @@ def test_what_failed_is_said_beside_what_was_known_before(page: RunsPage) -> Non
 def test_losses_are_bars_of_one_scale_with_their_figures(page: RunsPage) -> None:
     html = shown(page, AppraisalView(state="done", appraisal=LEARNED))
     assert re.findall(r"width:([\d.]+)%", html) == ["100.0", "42.3", "99.6", "37.3"]
-    assert "-1.390 ± 0.100" in html and "0.312" in html and "30.0 % → 62.0 %" in html
+    assert "−1.390 ± 0.100" in html and "0.312" in html and "30.0 % → 62.0 %" in html
     assert "8 of 20 · 100 trained tokens" in html and "It ended at once" in html
 
 

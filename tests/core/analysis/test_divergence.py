@@ -20,7 +20,7 @@ from core.config import LoraConfig
 from core.data.tokens.encoding import IGNORE, Row
 from core.models.load import LoadedModel
 from core.train.objective import PackedRows, PaddedRows, Predictions
-from tests.core.tiny import LINEARS, adapt, plain_logits, random_rows
+from tests.core.tiny import LINEARS, VOCABULARY, adapt, plain_logits, random_rows
 
 ROWS = random_rows([30, 7, 90, 41])
 
@@ -68,6 +68,7 @@ def test_chunks_change_nothing(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatc
     adapt(tiny.model)
     whole = scores_of(tiny)
     monkeypatch.setattr(divergence, "CHUNK", 7)
+    monkeypatch.setattr(divergence, "WIDE_BYTES", 4 * VOCABULARY * 3)
     parts = scores_of(tiny)
     assert torch.allclose(whole.kl, parts.kl, atol=1e-6) and torch.allclose(whole.loss, parts.loss, atol=1e-6)
     assert torch.equal(whole.right, parts.right)
