@@ -192,7 +192,7 @@ def _end(loop: Loop, method: Method, run_folder: Path) -> Iterator[Event]:
         stopped=stopped,
         output_bytes=folder_bytes(output),
     )
-    if not stopped:  # who stops a run early wants the machine back
+    if not stopped and not loop.stop():  # who stops a run wants the machine back
         yield from appraise_run(loop, run_folder)
         if loop.stop() == "cancel":
             yield _given_up(loop.stop, loop.steps_done)

@@ -33,8 +33,10 @@ def heat(modules: Sequence[Module]) -> str:
         f'<span class="heat-row">{"".join(cells.get((layer, kind), _NO_CELL) for layer in layers)}</span>'
         for kind, short in names.items()
     )
+    outer_names = _short([module.name for module in outer])
     others = "".join(
-        f'<span class="heat-name">{markup.esc(module.name)}</span><span class="heat-row">{_cell(module, most)}</span>'
+        f'<span class="heat-name">{markup.esc(outer_names[module.name])}</span>'
+        f'<span class="heat-row">{_cell(module, most)}</span>'
         for module in outer
     )
     alone = f'<div class="heat alone" aria-hidden="true">{others}</div>' if outer else ""
@@ -74,7 +76,9 @@ def _says(module: Module) -> str:
     if module.unmeasured:
         return f"not measured: {module.unmeasured}"
     share = "" if module.share is None else text.share(module.share, 1)
-    parts = [_FAULTS[module.fault], share] if module.fault else [share or "its weight is zero"]
+    parts = [share or "its weight is zero"]
+    if module.fault:
+        parts = [_FAULTS[module.fault], "" if module.fault == "unmoved" else share]
     if module.unmoved_parts:
         parts.append(f"{module.unmoved_parts} of {module.parts} experts never moved")
     return ", ".join(part for part in parts if part)

@@ -134,9 +134,7 @@ def _side(name: str, side: Side, most: float, unit: str) -> str:
     margin = "" if side.margin is None else f" ± {side.margin:.3f}"
     right = f"{text.percent(side.base_accuracy)} → {text.percent(side.accuracy)}"
     difference = f"{-side.gain:+.3f}".replace("-", "−")
-    facts = markup.facts(
-        [("Difference", f"{difference}{margin}"), ("KL", f"{side.kl:.3f}"), (f"Right {unit}s", right)]
-    )
+    facts = markup.facts([("Difference", f"{difference}{margin}"), ("KL", f"{side.kl:.3f}"), (f"Right {unit}s", right)])
     return f'<div class="side"><h4>{name} <small>{rows}</small></h4><div class="loss-bars">{bars}</div>{facts}</div>'
 
 
