@@ -96,7 +96,9 @@ def _of_modules(appraisal: Appraisal) -> Verdict | None:
 def _of_rows(appraisal: Appraisal) -> Verdict:
     trained, held_out = appraisal.trained, appraisal.held_out
     if held_out is None:
-        return _without_held_out(trained)
+        return _without_held_out(
+            trained, "no held-out one was measured" if appraisal.evaluations else "none were held out"
+        )
     if held_out.is_better:
         return _better(appraisal, held_out, trained)
     figures = f"{_fell(held_out)} on {_rows(held_out)} held-out rows"
@@ -127,13 +129,13 @@ def _by_heart(held_out: Side, trained: Side) -> Verdict:
     )
 
 
-def _without_held_out(trained: Side | None) -> Verdict:
+def _without_held_out(trained: Side | None, why: str) -> Verdict:
     advice = ("Hold rows out to see whether it learned more than these rows.",)
     if trained is None:
         return Verdict(level="warn", headline="It cannot be told", reason="no row was measured", advice=advice)
     figures = f"{_fell(trained)} on {_rows(trained)} trained rows"
     if trained.is_better:
-        reason = f"{figures}; none were held out, so nobody knows about others"
+        reason = f"{figures}; {why}, so nobody knows about others"
         return Verdict(level="warn", headline="It learned the trained rows", reason=reason, advice=advice)
     return Verdict(
         level="bad", headline="It did not learn", reason=f"{figures}, no more than chance",

@@ -80,6 +80,11 @@ def test_a_run_that_was_never_better_than_the_base_has_no_better_checkpoint() ->
     assert verdict.headline == "It learned the rows by heart" and verdict.better_step is None
 
 
+def test_held_out_rows_that_could_not_be_measured_are_not_called_missing() -> None:
+    verdict = judge(appraisal(None, side(2.4, 1.0), evaluations=((0, 2.4), (10, 1.2))))
+    assert "no held-out one was measured" in verdict.reason and verdict.level == "warn"
+
+
 def test_modules_that_never_moved_make_a_good_run_doubtful() -> None:
     modules = (*[MOVED] * 9, Module(name="k", change=0.0, weight=1.0, fault="unmoved"))
     verdict = judge(appraisal(**LEARNED, modules=modules))
