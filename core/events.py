@@ -112,6 +112,23 @@ class Saved:
 
 
 @_frozen
+class Appraising:
+    """All steps are done, the result is saved, and what was learned is being measured."""
+
+    event: Literal["appraising"] = "appraising"
+    share_done: float
+
+
+@_frozen
+class Appraised:
+    """What was learned has been measured (`learned.json` in the run's folder): `verdict` is one sentence on it."""
+
+    event: Literal["appraised"] = "appraised"
+    level: Literal["good", "warn", "bad"]
+    verdict: str
+
+
+@_frozen
 class Finished:
     """The run's end. `output` is the folder of what was trained, `output_bytes` its size; `stopped` says that the user
     ended it early and kept what was learned.
@@ -164,7 +181,19 @@ class Failed:
 
 
 Event: TypeAlias = (
-    Preparing | Note | Started | StepDone | EvalDone | Sample | Saved | Finished | Paused | Cancelled | Failed
+    Preparing
+    | Note
+    | Started
+    | StepDone
+    | EvalDone
+    | Sample
+    | Saved
+    | Appraising
+    | Appraised
+    | Finished
+    | Paused
+    | Cancelled
+    | Failed
 )
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])

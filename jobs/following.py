@@ -16,6 +16,8 @@ import typer
 
 from core.errors import RunError
 from core.events import (
+    Appraised,
+    Appraising,
     Cancelled,
     EvalDone,
     Event,
@@ -185,6 +187,8 @@ def _line(event: Event) -> str:
             chosen = "" if event.token_accuracy is None else f", {event.token_accuracy:.1%} of tokens right"
             right = named or chosen
             return f"held-out loss {event.loss:.4f}{right} after {event.step} steps"
+        case Appraised():
+            return event.verdict
         case Finished():
             return f"finished after {event.steps} steps and {event.seconds:.1f} s: {event.output}"
         case Paused():
@@ -193,5 +197,7 @@ def _line(event: Event) -> str:
             )
         case Cancelled():
             return f"cancelled after {event.step} steps"
-        case Sample() | Saved() | Failed():  # to be read on the page, no news, and said on standard error
+        case (
+            Sample() | Saved() | Appraising() | Failed()
+        ):  # to be read on the page, no news, and said on standard error
             return ""

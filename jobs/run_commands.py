@@ -45,9 +45,10 @@ def list_runs(home: Path | None) -> None:
 
 @runs_commands.command()
 def show(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -> None:
-    """One run: its state, settings and last events, as one JSON object."""
+    """One run: its state, settings, what it learned and its last event, as one JSON object."""
     import orjson
 
+    from core.analysis.verdict import judge
     from core.config import to_dict
     from core.events import to_dict as event_to_dict
 
@@ -55,6 +56,8 @@ def show(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -
         service.settle()
         run = service.run(run_id)
         events, _ = service.events(run_id)
+        appraisal = service.appraisals.of(run).appraisal
+    verdict = None if appraisal is None else judge(appraisal)
     shown = {
         "id": run.id,
         "state": run.state,
@@ -64,6 +67,7 @@ def show(context: typer.Context, run_id: RunArgument, home: HomeOption = None) -
         "ended_at": run.ended_at,
         "error": run.error,
         "adapter_id": run.adapter_id,
+        "learned": None if verdict is None else {"level": verdict.level, "verdict": verdict.sentence},
         "config": to_dict(run.config),
         "last_event": event_to_dict(events[-1]) if events else None,
     }

@@ -19,6 +19,7 @@ from core.generate.requests import Blend, Delta, Sampling, TokenProbability
 from core.models.catalogue import default_models_root
 from jobs import estimates, lists, module_tree, sweeps
 from jobs.adapters import write_zip
+from jobs.appraisals import Appraisals, AppraisalView
 from jobs.chats import Chats
 from jobs.checkpoints import Checkpoint, Checkpoints
 from jobs.costs import Cost, Costs, Memory, steps_of
@@ -84,6 +85,7 @@ __all__ = [
     "Intake",
     "TokenProfileView",
     "Adapter",
+    "AppraisalView",
     "Asked",
     "Blend",
     "ChatUpdate",
@@ -162,6 +164,7 @@ class Service:
         self.votes = Votes(self._home, self._store)
         self.library = Library(self._home, self._store, self.models, self._models_root, trash, self._environment)
         self.probes = Probes(self._home, self._store, self._models_root, self._environment, make_room=self._chats.leave)
+        self.appraisals = Appraisals(self._home, self._store, self._environment, make_room=self._chats.leave)
         past = PastRuns(self._home, self._store)
         self.costs = Costs(self._home, self._store, self._models_root, self.probes, devices, past)
         self._scheduler = Scheduler(self._store, launcher, devices=devices, make_room=self._leave)
@@ -191,20 +194,15 @@ class Service:
 
     def close(self) -> None:
         """End the scheduler, the chat process and whatever else is no run. Runs go on."""
-        self._scheduler.close()
-        self._chats.close()
-        self.checkpoints.close()
-        self.probes.close()
-        self.exports.close()
-        self.data.close()
-        self.library.close()
-        self.tokens.close()
-        self._store.close()
+        beside = (self._chats, self.checkpoints, self.probes, self.appraisals, self.exports)
+        for part in (self._scheduler, *beside, self.data, self.library, self.tokens, self._store):
+            part.close()
 
     def _leave(self, device: str) -> None:
         """Free `device` of what is not a run."""
         self._chats.leave(device)
         self.probes.leave(device)
+        self.appraisals.leave(device)
 
     # -- models --------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from core.errors import UserError
 from core.events import Event, Failed, Paused, Started
 from core.models.catalogue import default_models_root
 from core.train.disk import disk_full, give_up_reserve, is_disk_full
+from jobs.evaluations import evaluations_in
 from jobs.heartbeat import begin_heartbeat
 from jobs.home import RunFolder
 from jobs.journal import EventWriter, read_wish
@@ -133,6 +134,7 @@ def _events(folder: RunFolder, config: RunConfig, stop: _Stop) -> Iterator[Event
         run_folder=folder.path,
         models_root=default_models_root(),
         stop=stop,
+        evaluations=evaluations_in(folder.events),
     ):
         if isinstance(event, Started):
             stop.begin()

@@ -20,6 +20,8 @@ UI_LEAVES = {
     "jobs.service",
     "core.errors",
     "core.adapters.ways",
+    "core.analysis.appraisal",
+    "core.analysis.verdict",
     "core.config",
     "core.events",
     "core.data.tokens.named_templates",

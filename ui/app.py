@@ -45,6 +45,7 @@ STYLES = (
     "health",
     "cost",
     "runs",
+    "learned",
     "serving",
     "playground",
     "library",

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 
 from core.events import (
+    Appraised,
+    Appraising,
     Cancelled,
     EvalDone,
     Event,
@@ -46,7 +48,8 @@ class Progress:
 @dataclass
 class Story:
     """Everything that a run has reported so far. `version` changes with every event. `step` is the last one done, which
-    after a resume is the checkpoint's. Accuracies are shares of rows, by the newest evaluation and by the one before
+    after a resume is the checkpoint's. `appraising` is how much of what was learned has been measured, while the worker
+    does so. Accuracies are shares of rows, by the newest evaluation and by the one before
     the first step; `shares` is the curve of these, or else of tokens that were right. `tokens` and `seconds` are totals
     at the points of `loss`, `evaluated_tokens` and `evaluated_seconds` those at the points of `evaluation`.
     """
@@ -61,6 +64,7 @@ class Story:
     started: Started | None = None
     last: Progress | None = None
     saved: Saved | None = None
+    appraising: float | None = None
     accuracy: float | None = None
     base_accuracy: float | None = None
     end: Finished | Paused | Cancelled | Failed | None = None
@@ -141,11 +145,15 @@ class Story:
             self.notes = [*self.notes, event.text][-KEPT_NOTES:]
         elif isinstance(event, Saved):
             self.saved = event
+        elif isinstance(event, Appraising):
+            self.appraising = event.share_done
+        elif isinstance(event, Appraised):
+            self.appraising = None
         else:
-            self.end = event
+            self.end, self.appraising = event, None
 
     def _start(self, event: Started) -> None:
-        self.started, self.phase, self.end = event, None, None
+        self.started, self.phase, self.end, self.appraising = event, None, None, None
         self.step = event.first_step - 1
         is_anew = event.first_step == 1
         first_evaluation = 0 if is_anew else event.first_step

@@ -63,7 +63,9 @@ class Subject:
 
 @dataclass(slots=True)
 class Loop:
-    """One run's training state. `steps_done` and the totals hold between steps; `run` carries the run on from there."""
+    """One run's training state. `steps_done` and the totals hold between steps; `run` carries the run on from there.
+    `evaluations` are the losses on held-out rows by step, as far as they are known.
+    """
 
     subject: Subject
     config: RunConfig
@@ -85,6 +87,7 @@ class Loop:
     optimizer: torch.optim.AdamW = field(init=False)
     micro_tokens: int = field(init=False)
     halvings: list[Note] = field(default_factory=list)
+    evaluations: dict[int, float] = field(default_factory=dict)
     saved_step: int = 0
     reserve: Reserve = field(init=False)
     spikes: SpikeWatch = field(default_factory=SpikeWatch)
@@ -336,7 +339,7 @@ class Loop:
         if not math.isfinite(total):
             raise _diverged(self.steps_done, f"its evaluation loss is {total}")
         labels = int(trained_of(self.eval_rows).sum())
-        self.eval_loss = total / labels
+        self.eval_loss = self.evaluations[self.steps_done] = total / labels
         if self.steps_done == 0:
             self.base_eval_loss = self.eval_loss
         of_rows = self.config.task == "classification"

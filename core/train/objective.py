@@ -43,6 +43,24 @@ class Outcome:
     correct: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """What a model says at the labels of some rows, row by row: logits, of which no more is formed than is asked for.
+
+    `labels` `[n]` int64. `states` are the logits `[n, vocab]` themselves or, where there is a `head` `[vocab, d]`, the
+    hidden states `[n, d]` that it is multiplied with.
+    """
+
+    labels: Tensor
+    states: Tensor
+    head: Tensor | None = None
+
+    def logits(self, part: slice) -> Tensor:
+        """`[part, vocab]` in the dtype of the states."""
+        states = self.states[part]
+        return states if self.head is None else states @ self.head.t()
+
+
 class Objective(Protocol):
     """How rows are put before one model, and what is minimized. The rows are those that the task encodes.
 
@@ -57,6 +75,9 @@ class Objective(Protocol):
 
     def outcome(self, rows: Sequence[Any]) -> Outcome:
         """What the model makes of one group, under autograd."""
+
+    def predictions(self, rows: Sequence[Any]) -> Predictions:
+        """What the model says at the labels of one group, as it answers now; not for training."""
 
 
 class PackedRows:
@@ -76,6 +97,9 @@ class PackedRows:
         draws = any(layer.training for layer in lora_layers(self._model).values())
         return judged(self._model, pack(rows, self._device, share_beginning=not draws))
 
+    def predictions(self, rows: Sequence[Row]) -> Predictions:
+        return predicted(self._model, pack(rows, self._device))
+
 
 class PaddedRows:
     """A causal model with an attention of its own."""
@@ -90,6 +114,9 @@ class PaddedRows:
 
     def outcome(self, rows: Sequence[Row]) -> Outcome:
         return judged(self._model, pad(rows, self._device))
+
+    def predictions(self, rows: Sequence[Row]) -> Predictions:
+        return predicted(self._model, pad(rows, self._device))
 
 
 class ClassifiedRows:
@@ -109,6 +136,19 @@ class ClassifiedRows:
         logits = class_logits(self._model, batch)
         correct = (logits.detach().argmax(dim=-1) == batch.labels).sum()
         return Outcome(loss=plain_cross_entropy(logits, batch.labels), correct=correct)
+
+    @torch.no_grad()
+    def predictions(self, rows: Sequence[ClassRow]) -> Predictions:
+        batch = pad_classes(rows, self._device, self._padding)
+        return Predictions(labels=batch.labels, states=class_logits(self._model, batch))
+
+
+@torch.no_grad()
+def predicted(model: Any, batch: Batch | PaddedBatch) -> Predictions:
+    """What `model` says at the batch's labels."""
+    head = head_weight(model)
+    states = labeled_logits(model, batch) if head is None else labeled_hidden(model, batch)
+    return Predictions(labels=batch.labels, states=states, head=head)
 
 
 def judged(model: Any, batch: Batch | PaddedBatch) -> Outcome:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
+from core.analysis.appraisal import FILE
 from core.config import RunConfig
 from core.data.health.near_duplicates import Alike
 from core.data.records import Records
@@ -24,6 +25,7 @@ from core.durable import flush, flush_all
 from core.events import Cancelled, Event, Finished, Note, Paused, Preparing, Started
 from core.models.fetch import ensure_model
 from core.models.precision import best_device, choose_precision
+from core.train.appraising import appraise_run
 from core.train.checkpoint import keep_precision
 from core.train.checkpointing import checkpoint_blocks
 from core.train.disk import disk_full, is_disk_full
@@ -44,6 +46,7 @@ def carry_out(
     models_root: Path,
     stop: Stop,
     alike: Alike | None = None,
+    evaluations: Mapping[int, float] | None = None,
 ) -> Iterator[Event]:
     """Train as `config` says and write the result to `run_folder/adapter`; goes on from `run_folder/checkpoints`.
 
@@ -53,6 +56,7 @@ def carry_out(
         stop: answers None, "keep" (end now, save what was learned), "pause" (end now, to go on
             another day) or "cancel" (end now); asked between phases, while rows are tokenized, and before every micro-
             batch.
+        evaluations: losses on held-out rows, by step, that were measured when the run was carried out before.
 
     Yields:
         Everything worth reporting; the last event is `Finished`, `Paused` or `Cancelled`.
@@ -68,6 +72,7 @@ def carry_out(
         return
     loop, method = loop_and_method
     yield from loop.resume()
+    loop.evaluations |= {step: loss for step, loss in (evaluations or {}).items() if step <= loop.steps_done}
     yield _started(loop, method)
     try:
         yield from loop.run()
@@ -167,12 +172,13 @@ def _end(loop: Loop, method: Method, run_folder: Path) -> Iterator[Event]:
         yield _given_up(loop.stop, loop.steps_done)
         return
     output = run_folder / "adapter"
+    (run_folder / FILE).unlink(missing_ok=True)  # it would be of other weights
     if not loop.reserve.is_used:
         _save_if_there_is_room(loop, method, output)
     if loop.reserve.is_used:
         yield disk_full(run_folder, loop.saved_step, loop.reserve.size)
         return
-    yield Finished(
+    finished = Finished(
         output=str(output),
         steps=loop.steps_done,
         tokens=loop.tokens,
@@ -186,6 +192,12 @@ def _end(loop: Loop, method: Method, run_folder: Path) -> Iterator[Event]:
         stopped=stopped,
         output_bytes=folder_bytes(output),
     )
+    if not stopped and not loop.stop():  # who stops a run wants the machine back
+        yield from appraise_run(loop, run_folder)
+        if loop.stop() == "cancel":
+            yield _given_up(loop.stop, loop.steps_done)
+            return
+    yield finished
 
 
 def _given_up(stop: Stop, step: int = 0) -> Event:

@@ -61,6 +61,7 @@ class Sampler:
 
     def __init__(self, loaded: LoadedModel, prompts: Sequence[Prompt], autocast: torch.dtype | None = None) -> None:
         self._loaded, self._prompts, self._autocast = loaded, tuple(prompts), autocast
+        self.told: dict[int, list[Event]] = {}  # what was answered, by step
         tokenizer = loaded.tokenizer
         self._ends = end_tokens(loaded) | end_of_turn(tokenizer, tokenizer.chat_template)
 
@@ -82,9 +83,12 @@ class Sampler:
             kind = self._loaded.model.config.model_type
             yield Note(text=f"No samples are written: answering, this {kind} model fails with {type(error).__name__}")
             return
+        self.told[step] = []
         for number, (prompt, answer) in enumerate(zip(self._prompts, answers, strict=False)):
             text = self._loaded.tokenizer.decode(answer, skip_special_tokens=True)
-            yield Sample(step=step, number=number, prompt=_cut(prompt.text), text=text.strip())
+            sample = Sample(step=step, number=number, prompt=_cut(prompt.text), text=text.strip())
+            self.told[step].append(sample)
+            yield sample
 
     @torch.no_grad()
     def _answers(self, stop: Callable[[], str | None]) -> list[list[int]]:

@@ -316,6 +316,7 @@ def test_runs_are_listed_and_shown(trained: tuple[Terminal, Answer, Path]) -> No
     shown = json.loads(terminal("runs", "show", first.id).out)
     assert (shown["id"], shown["state"], shown["config"]["lora"]["rank"]) == (first.id, "finished", 4)
     assert shown["last_event"]["event"] == "finished"
+    assert shown["learned"]["level"] in ("good", "warn", "bad") and shown["learned"]["verdict"].endswith(".")
 
 
 def test_a_runs_figures_are_exported(trained: tuple[Terminal, Answer, Path]) -> None:

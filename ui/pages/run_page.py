@@ -12,7 +12,7 @@ from jobs.service import ENDED_STATES, RESUMABLE_STATES, RowFacts, Run, Service
 from ui import addresses, charts, markup, run_charts
 from ui.answers import News
 from ui.charts import Figure
-from ui.pages import queue, run_samples, run_settings, run_view
+from ui.pages import queue, run_learned, run_samples, run_settings, run_view
 from ui.pages.run_state import RunWidgets, Seen
 from ui.story import Stories, Story
 
@@ -51,8 +51,23 @@ class OneRun:
             news |= self.state_news(run, gpus)
         if (story.version, run.state) != (seen.version, seen.state):
             news |= self._story_news(seen, run, story)
+        news |= self._learned_news(seen, run, story)
         seen.version, seen.state = story.version, run.state
         return news
+
+    def appraise(self, seen: Seen, gpus: int) -> News:
+        """Let it be measured what the run learned.
+
+        Raises:
+            RunError: it cannot be just now.
+        """
+        self.service.appraisals.start(seen.run_id)
+        return self.look(seen, gpus)
+
+    def desist(self, seen: Seen, gpus: int) -> News:
+        """Give that up."""
+        self.service.appraisals.stop(seen.run_id)
+        return self.look(seen, gpus)
 
     def put_notes(self, seen: Seen, tags: str, note: str, gpus: int) -> News:
         """Keep what was typed about the run.
@@ -115,7 +130,6 @@ class OneRun:
         widgets = self.widgets
         texts = {
             "tiles": run_view.tiles(run, story),
-            "verdict": run_view.verdict(run, story),
             "settings": run_settings.settings(run, story),
             "timeline": run_view.timeline(story),
             "samples": run_samples.samples(story.samples),
@@ -124,6 +138,21 @@ class OneRun:
         }
         texts |= {name: charts.as_text(figure) for name, figure in self._figures(run, story).items()}
         return {getattr(widgets, name): value for name, value in texts.items() if seen.is_news(name, value)}
+
+    def _learned_news(self, seen: Seen, run: Run, story: Story) -> News:
+        """What it learned, where it is; the page goes on looking while that is measured."""
+        view, widgets = self.service.appraisals.of(run), self.widgets
+        steps = {each.step for each in self.service.checkpoints.of(run.id)} if view.appraisal is not None else ()
+        texts = {
+            "learned": run_learned.card(run, view, story.appraising, steps),
+            "verdict": run_view.verdict(run, story, is_appraised=view.appraisal is not None),
+        }
+        news: News = {getattr(widgets, name): value for name, value in texts.items() if seen.is_news(name, value)}
+        is_going_on = view.state == "going on"
+        if is_going_on != seen.is_appraised_now:
+            news[widgets.timer] = gr.Timer(active=is_going_on or run.state not in ENDED_STATES)
+            seen.is_appraised_now = is_going_on
+        return news
 
     def _figures(self, run: Run, story: Story) -> dict[str, Figure]:
         """The charts that there is something to draw in."""
@@ -169,6 +198,10 @@ def place() -> dict[str, Any]:
             name: gr.HTML("", elem_id=f"run-{name}", apply_default_css=False)
             for name in ("verdict", "progress", "tiles")
         }
+    html["learned"] = gr.HTML(
+        "", elem_id="run-learned", elem_classes=["learned-card"], apply_default_css=False,
+        js_on_load=run_learned.SCRIPT,
+    )  # fmt: skip
     html["tools"] = gr.HTML("", elem_id="chart-tools", apply_default_css=False, js_on_load=run_samples.TOOLS_SCRIPT)
     with gr.Row(elem_classes=["charts"]):
         curves = {name: charts.chart(elem_id, title) for name, (elem_id, title) in _CHARTS.items()}

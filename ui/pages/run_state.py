@@ -28,6 +28,7 @@ class RunWidgets:
     progress: gr.HTML
     verdict: gr.HTML
     tiles: gr.HTML
+    learned: gr.HTML
     pause: gr.Button
     stop: gr.Button
     cancel: gr.Button
@@ -70,13 +71,15 @@ class RunWidgets:
 @dataclass(kw_only=True)
 class Seen:
     """What one visitor's page shows already. `run_id` is empty while it shows the list, or the one group of a sweep
-    that `group_id` names, or the runs that are `compared`. `words`, `tag` and `page` say which part of the list.
+    that `group_id` names, or the runs that are `compared`. `is_appraised_now` says that it is being measured what the
+    run learned, for which the page goes on looking. `words`, `tag` and `page` say which part of the list.
     """
 
     run_id: str = ""
     group_id: str = ""
     compared: tuple[str, ...] = ()
     state: str = ""
+    is_appraised_now: bool = False
     version: int = -1
     html: str | None = None
     queue: str | None = None

@@ -156,12 +156,14 @@ def _share_words(start: Started) -> str:
     return f"{text.share(start.trainable_parameters, start.base_parameters)} of {text.count(start.base_parameters)}"
 
 
-def verdict(run: Run, story: Story) -> str:
-    """One sentence on what the run has learned, once it is over, and one on what can be done with the result."""
+def verdict(run: Run, story: Story, *, is_appraised: bool = False) -> str:
+    """One sentence on what the run has learned, once it is over, unless that was measured and stands elsewhere, and one
+    on what can be done with the result.
+    """
     end = story.end
     if run.state != "finished" or not isinstance(end, Finished):
         return ""
-    return _learned(end, story) + _what_now(run)
+    return ("" if is_appraised else _learned(end, story)) + _what_now(run)
 
 
 def _learned(end: Finished, story: Story) -> str:

@@ -4,10 +4,10 @@ who is looking.
 `/runs` lists (`ui.pages.run_listing`), `/runs?run=ID` follows one (`ui.pages.run_page`), `/runs?group=ID` shows the
 runs of one sweep side by side (`ui.pages.sweep_view`), and `/runs?compare=ID,ID` draws several over each other
 (`ui.pages.run_compare`). Ids: `#run-queue` (`ui.pages.queue`), `#run-groups`, `#run-search`, `#run-tags`, `#run-list`;
-`#run-head` with `#run-state` (its `data-state` is the state's word), `#run-progress`, `#run-tiles`, `#run-verdict`;
-`#pause-run`, `#stop-run`, `#cancel-run`, `#resume-run`, `#keep-run`, `#download-adapter`, `#compare`, `#use-as-base`,
-`#again`; `#chart-tools`, `#chart-loss` and the other charts; `#run-samples`, `#run-notes`, `#run-settings`,
-`#run-checkpoints`, `#run-timeline`, `#run-log`.
+`#run-head` with `#run-state` (its `data-state` is the state's word), `#run-progress`, `#run-tiles`, `#run-verdict`,
+`#run-learned` (`ui.pages.run_learned`); `#pause-run`, `#stop-run`, `#cancel-run`, `#resume-run`, `#keep-run`,
+`#download-adapter`, `#compare`, `#use-as-base`, `#again`; `#chart-tools`, `#chart-loss` and the other charts;
+`#run-samples`, `#run-notes`, `#run-settings`, `#run-checkpoints`, `#run-timeline`, `#run-log`.
 """
 
 from __future__ import annotations
@@ -128,6 +128,14 @@ class RunsPage:
         self.service.keep_run(seen.run_id)
         return {**self.look(seen), self.widgets.timer: gr.Timer(active=True)}
 
+    def appraise(self, seen: Seen) -> News:
+        """Let it be measured what the run learned."""
+        return self.one.appraise(seen, self.gpus)
+
+    def desist(self, seen: Seen) -> News:
+        """Give that up."""
+        return self.one.desist(seen, self.gpus)
+
     def put_notes(self, seen: Seen, tags: str, note: str) -> News:
         """Keep what was typed about the run."""
         return self.one.put_notes(seen, tags, note, self.gpus)
@@ -185,6 +193,8 @@ def _wire(page: gr.Blocks, handlers: RunsPage) -> None:
     widgets.run_queue.prioritize(tells(handlers.prioritize), widgets.seen, widgets.all, **quick)
     widgets.groups.end_group(tells(handlers.end_group), widgets.seen, widgets.all, **quick)
     widgets.checkpoints.verify(tells(handlers.one.verify), widgets.seen, [widgets.banner, widgets.checkpoints], **quick)
+    widgets.learned.appraise(tells(handlers.appraise), widgets.seen, widgets.all, trigger_mode="once", **quick)
+    widgets.learned.desist(tells(handlers.desist), widgets.seen, widgets.all, trigger_mode="once", **quick)
     typed = [widgets.seen, widgets.own_tags, widgets.own_note]
     saved = [widgets.banner, widgets.head, widgets.own_tags, widgets.notes_saved]
     widgets.save_notes.click(tells(handlers.put_notes), typed, saved, **quick)

@@ -52,7 +52,7 @@ def test_a_run_tells_its_story_in_order_and_leaves_an_adapter(make: Make) -> Non
         event.phase if isinstance(event, Preparing) else event.event for event in events if not isinstance(event, Note)
     ]
     assert story[:5] == ["fetching", "loading", "tokenizing", "injecting", "started"]
-    assert story[5:] == ["eval", *["step", "step", "eval", "saved"] * 4, "finished"]
+    assert story[5:] == ["eval", *["step", "step", "eval", "saved"] * 4, "appraising", "appraised", "finished"]
     assert [from_json(to_json(event)) for event in events] == events
     assert sorted(path.name for path in run.folder.joinpath("adapter").iterdir()) == FILES
     assert [path.name for path in run.folder.iterdir() if path.name.startswith("adapter")] == ["adapter"]
