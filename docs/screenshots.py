@@ -31,6 +31,9 @@ SIZES = ((1280, 900), (390, 844))
 EXAMPLES = (("captain", "The Captain"), ("to_json", "To JSON"))
 PROMPT = "What is a star?"
 MINUTE = 60_000
+SCROLL = """(part) => {  // below the bar, which stays on top
+  window.scrollTo(0, document.querySelector(part).getBoundingClientRect().top + window.scrollY - 76);
+}"""
 POINTS_ON_THE_CHART = """() => {
   const plot = document.querySelector('#chart-loss .js-plotly-plot');
   return plot && plot.data[0].x.length > 30;
@@ -101,6 +104,8 @@ def photograph_runs(page: Page, url: str) -> None:
     page.locator(".run-list a").first.click()
     expect(page.locator("#chart-loss .js-plotly-plot")).to_be_visible(timeout=MINUTE)
     photograph(page, "run-finished")
+    expect(page.locator("#run-learned h3").first).to_be_visible(timeout=MINUTE)
+    photograph(page, "run-learned", "#run-learned")
     page.goto(f"{url}/runs?compare={','.join(ids)}")
     expect(page.locator("#compared-evaluation .js-plotly-plot")).to_be_visible(timeout=MINUTE)
     photograph(page, "runs-compared")
@@ -120,13 +125,13 @@ def photograph_playground(page: Page, url: str) -> None:
     photograph(page, "playground")
 
 
-def photograph(page: Page, name: str) -> None:
-    """The page as it is, in both sizes and both lights, as small PNG files."""
+def photograph(page: Page, name: str, part: str = "body") -> None:
+    """The page as it is, from `part` on, in both sizes and both lights, as small PNG files."""
     for width, height in SIZES:
         page.set_viewport_size({"width": width, "height": height})
         for light in ("light", "dark"):
             page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", light == "dark")
-            page.evaluate("() => window.scrollTo(0, 0)")
+            page.evaluate(SCROLL, part)
             page.mouse.move(0, 0)
             page.wait_for_timeout(700)
             picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
