@@ -40,7 +40,7 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
         gr.HTML(markup.page_heading("Runs", "A run goes on by itself: close the page, or come back tomorrow."))
         with gr.Row(elem_classes=["run-finder"]):
             search = gr.Textbox(
-                show_label=False, placeholder="Name, dataset, model, tag, note or state",
+                show_label=False, placeholder="Search by name, dataset, tag, state …",
                 elem_id="run-search", max_length=200, container=False, label="Search runs",
             )  # fmt: skip
             tags = gr.HTML("", elem_id="run-tags", apply_default_css=False, js_on_load=TAGS_SCRIPT)
