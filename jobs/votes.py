@@ -23,6 +23,19 @@ from jobs.names import checked_name, slug
 from jobs.room import require_room
 from jobs.store import Store
 
+__all__ = [
+    "Answer",
+    "Contestant",
+    "Outcome",
+    "PromptSet",
+    "Ranked",
+    "Vote",
+    "Votes",
+    "check_contestants",
+    "preferences",
+]
+
+OWN_CONVERSATIONS = "own_conversations"  # in a vote's settings, where answers before were each contestant's own
 MOST_PROMPTS, LONGEST_PROMPT = 1000, 100_000
 Identity = tuple[str, str, float]
 
@@ -136,8 +149,10 @@ class Votes:
 
 
 def preferences(vote: Vote) -> list[dict[str, Any]]:
-    """A vote as rows of a preference dataset: the winner's answer with each other that says something else."""
-    if vote.winner is None:
+    """A vote as rows of a preference dataset: the winner's answer with each other that says something else. Where each
+    had a conversation of its own behind it, no two answers are to the same prompt, and there is none.
+    """
+    if vote.winner is None or vote.settings.get(OWN_CONVERSATIONS):
         return []
     best = vote.answers[vote.winner].text
     asked = [{"role": message.role, "content": message.content} for message in vote.prompt]
@@ -154,11 +169,16 @@ def _ballot(vote: Vote) -> Ballot[Identity]:
     return Ballot(names, None if vote.winner is None else names[vote.winner])
 
 
+def check_contestants(contestants: Sequence[Contestant]) -> None:
+    """Raises: ConfigError: there are fewer than two, or two are the same."""
+    if len({each.identity for each in contestants}) != len(contestants) or len(contestants) < 2:
+        raise ConfigError("A vote needs two different panes or more", hint="Choose another adapter beside the first")
+
+
 def _check_vote(prompt: Sequence[Message], answers: Sequence[Answer], outcome: str, winner: int | None) -> None:
     if not prompt or prompt[-1].role != "user":
         raise ConfigError("The vote is about no prompt", hint="Ask something first")
-    if len({answer.contestant.identity for answer in answers}) != len(answers) or len(answers) < 2:
-        raise ConfigError("A vote needs two different panes or more", hint="Choose another adapter beside the first")
+    check_contestants([answer.contestant for answer in answers])
     if outcome not in ("win", "tie", "both bad"):
         raise ConfigError(f"{outcome!r} is no outcome of a vote", hint="Say win, tie or both bad")
     if (outcome == "win") != (winner is not None) or (winner is not None and not 0 <= winner < len(answers)):

@@ -13,6 +13,7 @@ from core.data.records import Conversation, Message
 from core.errors import ConfigError, NotFound
 from jobs.ballot_box import Answer, Contestant
 from jobs.service import Service
+from jobs.votes import OWN_CONVERSATIONS
 
 BASE = Contestant(key="base", label="Base")
 ANN = Contestant(key="adapter:a", label="Ann", adapter_id="a", fingerprint="0a1b")
@@ -129,3 +130,10 @@ def test_ties_alone_and_equal_answers_prefer_nothing(service: Service) -> None:
     with pytest.raises(ConfigError, match="No vote prefers"):
         service.votes.export("x")
     assert list((service.home / "exports").iterdir()) == []
+
+
+def test_answers_to_conversations_of_their_own_count_for_the_ranking_and_are_no_pairs(service: Service) -> None:
+    service.votes.add(ASK, answers(BASE, ANN), "win", 1, settings={OWN_CONVERSATIONS: True})
+    assert service.votes.ranking()[0].contestant == ANN
+    with pytest.raises(ConfigError, match="No vote prefers"):
+        service.votes.export("Own")
