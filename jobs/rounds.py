@@ -134,6 +134,10 @@ class Rounds:
         vote = self._box.vote(answered.vote_id) if answered.vote_id is not None else None
         return Sheet(at=at, prompt=found.prompts[at], answers=answers, vote=vote)
 
+    def answered(self, round_id: str) -> tuple[int, ...]:
+        """The prompts that are answered, from 0, in their order."""
+        return tuple(self._book.answered(round_id))
+
     def next_open(self, round_id: str, after: int = -1) -> int | None:
         """The first answered prompt without a vote behind `after`, or else of all; None where each has one."""
         open_ones = [at for at, is_voted in self._book.answered(round_id).items() if not is_voted]

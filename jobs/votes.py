@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from core.analysis.ranking import Ballot, Standing, standings
+from core.analysis.ranking import Ballot, Comparison, Standing, compare, standings
 from core.data.records import Message
 from core.errors import ConfigError
 from jobs.ballot_box import Answer, Contestant, Outcome, PromptSet, Vote, as_row
@@ -24,18 +24,22 @@ from jobs.room import require_room
 from jobs.store import Store
 
 __all__ = [
+    "OWN_CONVERSATIONS",
     "Answer",
     "Contestant",
     "Outcome",
     "PromptSet",
     "Ranked",
+    "Versus",
     "Vote",
     "Votes",
+    "base_key",
     "check_contestants",
-    "preferences",
+    "is_base",
 ]
 
 OWN_CONVERSATIONS = "own_conversations"  # in a vote's settings, where answers before were each contestant's own
+BASE = "base"
 MOST_PROMPTS, LONGEST_PROMPT = 1000, 100_000
 Identity = tuple[str, str, float]
 
@@ -46,6 +50,25 @@ class Ranked:
 
     contestant: Contestant
     standing: Standing[Identity]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versus:
+    """Two contestants against each other alone."""
+
+    one: Contestant
+    other: Contestant
+    figures: Comparison[Identity]
+
+
+def base_key(base_model: str) -> str:
+    """The key of a base model that answers alone."""
+    return f"{BASE}:{base_model}"
+
+
+def is_base(contestant: Contestant) -> bool:
+    """Whether a base model answered alone."""
+    return contestant.key.partition(":")[0] == BASE
 
 
 class Votes:
@@ -124,6 +147,18 @@ class Votes:
         newest = {answer.contestant.identity: answer.contestant for vote in votes for answer in vote.answers}
         found = standings([_ballot(vote) for vote in votes])
         return tuple(Ranked(contestant=newest[each.name], standing=each) for each in found)
+
+    def comparison(self, prompt_set_id: str | None = None) -> Versus | None:
+        """The strongest against the base or, where the base did not take part or is the strongest, the second; None
+        before anybody was voted on.
+        """
+        ranked = self.ranking(prompt_set_id)
+        if len(ranked) < 2:
+            return None
+        first, *others = (each.contestant for each in ranked)
+        other = next((each for each in others if is_base(each) and not is_base(first)), others[0])
+        ballots = [_ballot(vote) for vote in self._box.votes(prompt_set_id)]
+        return Versus(one=first, other=other, figures=compare(ballots, first.identity, other.identity))
 
     def export(self, name: str, prompt_set_id: str | None = None) -> Path:
         """The votes as a preference dataset, JSON Lines of `prompt`, `chosen` and `rejected` as messages: a row for
