@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.data.records import Message
+from core.errors import ConfigError
 from jobs.service import Sampling, votes
 from ui.panes import PaneState, number
 from ui.reply import Reply
@@ -101,3 +102,18 @@ def who_was_who(contestants: Sequence[votes.Contestant]) -> str:
 def verdict(outcome: votes.Outcome, winner: int | None, names: Sequence[str]) -> str:
     """`Voted: captain`."""
     return f"Voted: {names[winner] if winner is not None else {'tie': 'a tie'}.get(outcome, 'all bad')}"
+
+
+def chosen(choice: str, place: str, places: int) -> tuple[votes.Outcome, int | None]:
+    """What a button says.
+
+    Raises:
+        ConfigError: no button says that.
+    """
+    if choice == "win" and place.isdecimal() and int(place) < places:
+        return "win", int(place)
+    if choice == "tie":
+        return "tie", None
+    if choice == "both bad":
+        return "both bad", None
+    raise ConfigError("That is no vote", hint="Choose an answer, Tie or All bad")

@@ -50,12 +50,11 @@ def sentence(versus: votes.Versus) -> str:
     share, count = f"{100 * rate:.0f} %", text.plural(found.votes, "vote")
     if found.more == 0:
         return f"{one} is better than {other}: {share} of {count}, at least {100 * low:.0f} %."
-    words = (
-        f"Not enough votes to tell {one} from {other}: {share} of {count} may be {100 * low:.0f} to {100 * high:.0f} %"
-    )
+    reach = f"{100 * low:.0f} to {100 * high:.0f} %"
+    words = f"Not enough votes to tell {one} from {other}: {share} of {count} for {one} may mean anything from {reach}"
     if found.more is None:
         return f"{words}. At such a share not even 1,000 more would tell."
-    return f"{words}. If the share stays, {text.plural(found.more, 'more vote', 'more votes')} will tell."
+    return f"{words}. If the share stays as it is, {text.plural(found.more, 'more vote', 'more votes')} will tell."
 
 
 def _colors(ranked: Sequence[votes.Ranked]) -> list[str]:

@@ -113,6 +113,7 @@ def sheet(found: rounds.Round, shown: rounds.Sheet, is_revealed: bool) -> str:
     return _section(
         found,
         f"Prompt {shown.at + 1} of {len(found.prompts)}",
+        f"{found.voted} of {text.plural(found.answered, 'answered prompt')} voted on. You can go on later.",
         f'<div class="bubble user">{markup.esc(shown.prompt)}</div><div class="panes">{"".join(parts)}</div>'
         + vote_bar.line(_votes(shown, is_known, are_equal, shown.at > 0)),
     )
@@ -154,16 +155,15 @@ def over(found: rounds.Round, ranking: str) -> str:
     more = f'<p class="note-line">{text.plural(rest, "prompt")} not answered yet.</p>' if rest else ""
     line = vote_bar.line(f'<span class="vote-said">Who wins on this set, over all its rounds:</span>'
                          f'{vote_bar.button("back", "Look through again")}')  # fmt: skip
-    return _section(found, words, f"{more}{line}{ranking}")
+    return _section(found, words, "", f"{more}{line}{ranking}")
 
 
-def _section(found: rounds.Round, title: str, inside: str) -> str:
-    voted = f"{found.voted} of {text.plural(found.answered, 'answered prompt')} voted on"
+def _section(found: rounds.Round, title: str, hint: str, inside: str) -> str:
     leave = vote_bar.button("leave", "Close")
     return (
         f'<section class="sheet card" data-round="{markup.esc(found.id)}" aria-label="Prompt set">'
-        '<header class="sheet-head">'
-        f"<div><h2>{markup.esc(title)}</h2><p>{voted}. You can go on later.</p></div>{leave}</header>{inside}</section>"
+        f'<header class="sheet-head"><div><h2>{markup.esc(title)}</h2><p>{markup.esc(hint)}</p></div>{leave}</header>'
+        f"{inside}</section>"
     )
 
 

@@ -1,8 +1,9 @@
 """The Playground: one prompt, and up to six panes answer side by side: the base, adapters, checkpoints, blends.
 
 `/playground?adapters=ID,ID` opens with these adapters beside the base (`ui.panes` has the whole language), and
-`/playground?base=ID` with a model that full fine-tuning made. Ids: `#panes` the row, `#pane-0` … its places,
-`#playground-hint` what is to be said, and those of the parts. Classifiers are not offered: they do not talk.
+`/playground?base=ID` with a model that full fine-tuning made; `blind=1` beside these hides who answers, and
+`round=ID` opens the answers to a prompt set where voting on them goes on. Ids: `#panes` the row, `#pane-0` … its
+places, `#playground-hint` what is to be said, and those of the parts. Classifiers are not offered: they do not talk.
 """
 
 from __future__ import annotations
@@ -67,7 +68,6 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
         base, row = base_choice(), add_row()
     with gr.Row(elem_id="panes", elem_classes=["panes"]):
         slots = [_slot(index) for index in range(panes.MOST_PANES)]
-    votes = gr.HTML("", elem_id="votes", apply_default_css=False, js_on_load=vote_bar.SCRIPT)
     turns = gr.HTML("", elem_id="turns", apply_default_css=False, js_on_load=pane_view.TURNS_SCRIPT)
     with gr.Column(elem_classes=["composer"]):
         composer = _composer()
@@ -88,7 +88,6 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
         address=address,
         slots=slots,
         turns=turns,
-        votes=votes,
         settings=settings,
         talk=gr.State(None),
         **row,
@@ -111,6 +110,7 @@ def _slot(index: int) -> gr.HTML:
 
 
 def _composer() -> dict[str, Any]:
+    votes = gr.HTML("", elem_id="votes", apply_default_css=False, js_on_load=vote_bar.SCRIPT)
     editing = gr.HTML("", elem_id="editing", apply_default_css=False, js_on_load=_EDITING_SCRIPT)
     with gr.Row():
         prompt = gr.Textbox(
@@ -139,6 +139,7 @@ def _composer() -> dict[str, Any]:
             elem_id="show-probabilities",
         )
     return {
+        "votes": votes,
         "editing": editing,
         "prompt": prompt,
         "send": send,

@@ -12,7 +12,7 @@ import gradio as gr
 from core.errors import ConfigError
 from jobs.service import Service, votes
 from ui.answers import News
-from ui.ballots import Ballot
+from ui.ballots import Ballot, chosen
 from ui.conversation import Turn
 from ui.pages.playground_desk import Talk, Widgets, draw
 
@@ -39,7 +39,7 @@ class VoteDesk:
         """
         talk.require_rest()
         turn, ballot = self._open(talk)
-        outcome, winner = _choice(str(event.choice), str(event.place), ballot)
+        outcome, winner = chosen(str(event.choice), str(event.place), len(ballot.order))
         answers = [
             votes.Answer(contestant=ballot.contestants[pane], text=turn.replies[pane].text) for pane in ballot.order
         ]
@@ -79,21 +79,6 @@ class VoteDesk:
         if refusal:
             raise ConfigError(refusal.partition(". ")[0])
         return path[-1], ballot
-
-
-def _choice(choice: str, place: str, ballot: Ballot) -> tuple[votes.Outcome, int | None]:
-    """What a button says.
-
-    Raises:
-        ConfigError: no button says that.
-    """
-    if choice == "win" and place.isdecimal() and int(place) < len(ballot.order):
-        return "win", int(place)
-    if choice == "tie":
-        return "tie", None
-    if choice == "both bad":
-        return "both bad", None
-    raise ConfigError("That is no vote", hint="Choose an answer, Tie or All bad")
 
 
 def _note(words: str) -> str:

@@ -86,7 +86,7 @@ def build(sheet: gr.HTML) -> Widgets:
 
 def _sources() -> tuple[gr.File, gr.Dropdown, gr.Button]:
     with gr.Row(elem_classes=["adding"]):
-        upload = gr.File(label="Or drop a text, JSONL or CSV file", elem_id="set-upload", type="filepath", height=112)
+        upload = gr.File(label="Or drop a text, JSONL or CSV file", elem_id="set-upload", type="filepath", height=132)
         with gr.Column():
             dataset = gr.Dropdown([], label="Or questions of a dataset", elem_id="set-dataset", interactive=True)
             take = gr.Button(

@@ -62,7 +62,8 @@ class RankingDesk:
         can_export = any(each.standing.wins for each in ranked)
         if can_export:
             link = markup.esc(addresses.votes_file(chosen))
-            shown += f'<p><a class="as-button small" href="{link}" download>Download the votes as JSONL</a></p>'
+            button = f'<a class="as-button small" href="{link}" download>Download the votes as JSONL</a>'
+            shown += f'<p class="votes-file">{button}</p>'
         return {
             widgets.which: gr.update(choices=choices, value=chosen),
             widgets.ranking: shown,

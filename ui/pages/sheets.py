@@ -7,9 +7,10 @@ from __future__ import annotations
 import gradio as gr
 
 from core.errors import NotFound
-from jobs.service import Service, votes
+from jobs.service import Service
 from ui import markup, ranking_view, sheet_view
 from ui.answers import News
+from ui.ballots import chosen
 from ui.pages.playground_desk import SheetPlace, Talk
 from ui.pages.playground_desk import Widgets as PageWidgets
 from ui.pages.prompt_sets import NEW, SetDesk
@@ -46,10 +47,9 @@ class SheetDesk:
             ConfigError: that is no vote.
         """
         place, rounds = self._place(talk), self.service.rounds
-        is_blind = not place.is_revealed and rounds.sheet(place.round_id, place.at).vote is None
-        choice = str(event.choice)
-        winner = int(event.place) if choice == "win" and str(event.place).isdecimal() else None
-        outcome: votes.Outcome = "win" if choice == "win" else "tie" if choice == "tie" else "both bad"
+        shown = rounds.sheet(place.round_id, place.at)
+        outcome, winner = chosen(str(event.choice), str(event.place), len(shown.answers))
+        is_blind = not place.is_revealed and shown.vote is None
         rounds.vote(place.round_id, place.at, outcome, winner, is_blind=is_blind)
         return self._go(talk, place.round_id, place.at, is_revealed=True)
 
