@@ -258,9 +258,9 @@ class _Asking:
     def _answer(self, at: int) -> list[str] | None:
         """What each entrant says; None where it is to stop before all have."""
         asked = _messages(self.round.system, self.round.prompts[at])
-        panes = [
-            Pane(adapter=each.adapter, messages=asked, sampling=self.round.sampling) for each in self.round.entrants
-        ]
+        sampling, entrants = self.round.sampling, self.round.entrants
+        # nothing of earlier answers serves again, so that what is said does not depend on what was asked before
+        panes = [Pane(adapter=one.adapter, messages=asked, sampling=sampling, keeps=False) for one in entrants]
         texts, waited = [""] * len(panes), set(range(len(panes)))
         updates = self._ask(panes, self.round.base_model)
         with closing(updates):  # type: ignore[type-var]

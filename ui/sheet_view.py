@@ -38,11 +38,12 @@ element.addEventListener('click', (event) => {
   else trigger('vote', {choice: choice, place: ''});
 });
 let round = '';
-watch('value', () => {
+const settle = () => {
   const sheet = element.querySelector('.sheet');
-  if (sheet && sheet.dataset.round !== round) sheet.scrollIntoView({block: 'start', behavior: 'smooth'});
+  if (sheet && sheet.dataset.round !== round) sheet.scrollIntoView({block: 'start'});
   round = sheet ? sheet.dataset.round : '';
-});
+};
+watch('value', () => requestAnimationFrame(settle));
 """
 
 

@@ -146,7 +146,7 @@ def test_a_prompt_set_is_asked_in_bulk_voted_on_ranked_and_becomes_a_dataset(
     page.get_by_role("button", name="Undo").click()
     expect(sheet).to_contain_text("Which answer is the best?")
     vote_for_the_pirate(page, "Prompt 3 of 3")
-    page.get_by_role("button", name="Next").click()
+    page.get_by_role("button", name="Next", exact=True).click()
     expect(sheet.locator("tbody tr").first).to_contain_text("piratical")
     expect(sheet.locator("tbody tr").first).to_contain_text("100 %")
 

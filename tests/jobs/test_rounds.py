@@ -82,7 +82,7 @@ def test_every_prompt_is_asked_of_every_entrant_and_kept(service: Service, round
     over = until_over(rounds, begun)
     assert (over.answered, over.voted, over.problem) == (12, 0, None)
     assert over.entrants == (BASE, ANN, MIX) and over.sampling == sampling
-    assert all(pane.sampling == sampling for panes in answers.panes for pane in panes)
+    assert all(pane.sampling == sampling and not pane.keeps for panes in answers.panes for pane in panes)
     assert answers.panes[0][0].messages[0] == Message(role="system", content="Be brief")
     for at in range(12):
         said = {answer.contestant: answer.text for answer in rounds.sheet(over.id, at).answers}

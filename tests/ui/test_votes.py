@@ -193,6 +193,11 @@ def test_turning_blind_off_shows_the_names_and_the_vote_is_not_blind(asked: Aske
     assert "blind=1" in asked.votes.set_blind(True, talk)["address"]
 
 
+def test_another_base_stays_blind(asked: Asked) -> None:
+    talk = asked.visit(adapters="a1", blind="1")
+    assert asked.panes.choose_base("starter", talk)["talk"].is_blind
+
+
 def test_nothing_is_voted_while_answers_come(asked: Asked) -> None:
     talk = asked.visit(adapters="a1")
     for _ in asked.talks.send("hi", talk, *SETTINGS):

@@ -93,7 +93,8 @@ class PaneDesk:
         known = any(base == ref for _, ref in self._bases()) or (talk is not None and base == talk.base)
         ids = {str(model.path): model.id for model in self.service.trained_models()}
         new = Talk(base=base, base_id=ids.get(base, "")) if known else Talk()
-        new.is_blind = talk is not None and talk.is_blind
+        if talk is not None:
+            new.is_blind, new.sheet = talk.is_blind, talk.sheet
         self._put(new, ())
         return self._shown(new)
 
