@@ -62,6 +62,7 @@ def test_who_answers_is_hidden_until_the_vote_which_can_be_changed_and_taken_bac
         expect(page.locator("#panes .bubble")).to_have_count(0)
     assert len(orders) == 2, "the order was never drawn anew"
 
+    expect(page.locator("[data-best]")).to_have_count(2)
     page.locator("h1").click()
     page.keyboard.press("1")
     tuned_is_a = said[0].startswith("It be")
