@@ -108,9 +108,12 @@ class BallotBox:
         return _prompt_set_of(row)
 
     def remove_prompt_set(self, set_id: str) -> None:
-        """Give a set up; the votes on it stay, without one. Raises: NotFound."""
+        """Give a set up, with the answers to it; the votes on it stay, without one. Raises: NotFound."""
         self.prompt_set(set_id)
+        rounds = select(tables.rounds.c.id).where(tables.rounds.c.prompt_set_id == set_id)
         with self._database.write() as connection:
+            connection.execute(delete(tables.round_answers).where(tables.round_answers.c.round_id.in_(rounds)))
+            connection.execute(delete(tables.rounds).where(tables.rounds.c.prompt_set_id == set_id))
             connection.execute(update(tables.votes).where(_of_set(set_id)).values(prompt_set_id=None))
             connection.execute(delete(tables.prompt_sets).where(tables.prompt_sets.c.id == set_id))
 
@@ -127,6 +130,12 @@ class BallotBox:
             removed = connection.execute(delete(tables.votes).where(tables.votes.c.id == vote_id)).rowcount
         if not removed:
             raise NotFound(f"There is no vote {vote_id}", hint="Reload the page")
+
+    def vote(self, vote_id: str) -> Vote | None:
+        """One vote; None where it was taken back."""
+        with self._database.read() as connection:
+            row = one(connection, select(tables.votes).where(tables.votes.c.id == vote_id))
+        return None if row is None else _vote_of(row)
 
     def votes(self, prompt_set_id: str | None = None) -> tuple[Vote, ...]:
         """All, or those on one set, in the order in which they were cast."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from core.errors import ConfigError, RunError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-NEWEST_REVISION = "0009"
+NEWEST_REVISION = "0010"
 LOCK_TIMEOUT_SECONDS = 30.0
 
 # SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when two connections write and checkpoint at the same moment

@@ -17,7 +17,7 @@ from core.errors import RunError, UserError
 from core.events import Event
 from core.generate.requests import Blend, Delta, Sampling, TokenProbability
 from core.models.catalogue import default_models_root
-from jobs import estimates, lists, module_tree, sweeps
+from jobs import estimates, lists, module_tree, prompt_sources, rounds, sweeps, votes
 from jobs.adapters import write_zip
 from jobs.appraisals import Appraisals, AppraisalView
 from jobs.chats import Chats
@@ -72,7 +72,6 @@ from jobs.views import (
     RunProblem,
     Waiting,
 )
-from jobs.votes import Votes
 
 __all__ = [
     "ACTIVE_STATES",
@@ -127,9 +126,12 @@ __all__ = [
     "Waiting",
     "lists",
     "module_tree",
+    "prompt_sources",
+    "rounds",
     "steps_of",
     "sweeps",
     "tags_of",
+    "votes",
 ]
 
 
@@ -161,7 +163,8 @@ class Service:
         self.models = Models(self._home, self._store, self._models_root)
         self.serving = Serving(self._store, self.models, self._chats, self._models_root)
         trash = Trash(self._home, self._store, self._chats.is_answering)
-        self.votes = Votes(self._home, self._store)
+        self.votes = votes.Votes(self._home, self._store)
+        self.rounds = rounds.Rounds(self._store, self.votes, self._chats.ask)
         self.library = Library(self._home, self._store, self.models, self._models_root, trash, self._environment)
         self.probes = Probes(self._home, self._store, self._models_root, self._environment, make_room=self._chats.leave)
         self.appraisals = Appraisals(self._home, self._store, self._environment, make_room=self._chats.leave)
@@ -194,7 +197,7 @@ class Service:
 
     def close(self) -> None:
         """End the scheduler, the chat process and whatever else is no run. Runs go on."""
-        beside = (self._chats, self.checkpoints, self.probes, self.appraisals, self.exports)
+        beside = (self.rounds, self._chats, self.checkpoints, self.probes, self.appraisals, self.exports)
         for part in (self._scheduler, *beside, self.data, self.library, self.tokens, self._store):
             part.close()
 

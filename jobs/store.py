@@ -25,6 +25,7 @@ from jobs.keys import Keys
 from jobs.launchers.local import Worker
 from jobs.machine import CPU
 from jobs.queueing import one
+from jobs.round_book import RoundBook
 from jobs.rows import Attempt, attempt_of, dataset_of, run_of
 from jobs.shelf import Shelf
 from jobs.states import Move, Outcome, RunState, Wish
@@ -42,6 +43,7 @@ class Store:
         self.keys = Keys(self._database, clock)
         self.shelf = Shelf(self._database, home, clock)
         self.ballot_box = BallotBox(self._database, clock)
+        self.round_book = RoundBook(self._database, clock)
 
     def close(self) -> None:
         """Give back every connection."""

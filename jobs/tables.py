@@ -94,6 +94,28 @@ votes = Table(
     Column("created_at", Float, nullable=False),
 )
 
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("prompt_set_id", Text, ForeignKey("prompt_sets.id"), nullable=False, index=True),
+    Column("prompts", Text, nullable=False),  # a JSON list, as they were when they were asked
+    Column("entrants", Text, nullable=False),  # a JSON list of who answered
+    Column("base_model", Text),
+    Column("system", Text, nullable=False),
+    Column("sampling", Text, nullable=False),  # a JSON object
+    Column("created_at", Float, nullable=False),
+)
+
+round_answers = Table(
+    "round_answers",
+    metadata,
+    Column("round_id", Text, ForeignKey("rounds.id"), primary_key=True),
+    Column("at", Integer, primary_key=True),  # which of the prompts, from 0
+    Column("answers", Text, nullable=False),  # a JSON list of [entrant, text], in the order in which they are shown
+    Column("vote_id", Text),  # which may have been taken back since
+)
+
 users = Table(
     "users",
     metadata,

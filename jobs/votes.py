@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from core.analysis.ranking import Ballot, Standing, standings
+from core.analysis.ranking import Ballot, Comparison, Standing, compare, standings
 from core.data.records import Message
 from core.errors import ConfigError
 from jobs.ballot_box import Answer, Contestant, Outcome, PromptSet, Vote, as_row
@@ -23,6 +23,23 @@ from jobs.names import checked_name, slug
 from jobs.room import require_room
 from jobs.store import Store
 
+__all__ = [
+    "OWN_CONVERSATIONS",
+    "Answer",
+    "Contestant",
+    "Outcome",
+    "PromptSet",
+    "Ranked",
+    "Versus",
+    "Vote",
+    "Votes",
+    "base_key",
+    "check_contestants",
+    "is_base",
+]
+
+OWN_CONVERSATIONS = "own_conversations"  # in a vote's settings, where answers before were each contestant's own
+BASE = "base"
 MOST_PROMPTS, LONGEST_PROMPT = 1000, 100_000
 Identity = tuple[str, str, float]
 
@@ -33,6 +50,25 @@ class Ranked:
 
     contestant: Contestant
     standing: Standing[Identity]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versus:
+    """Two contestants against each other alone."""
+
+    one: Contestant
+    other: Contestant
+    figures: Comparison[Identity]
+
+
+def base_key(base_model: str) -> str:
+    """The key of a base model that answers alone."""
+    return f"{BASE}:{base_model}"
+
+
+def is_base(contestant: Contestant) -> bool:
+    """Whether a base model answered alone."""
+    return contestant.key.partition(":")[0] == BASE
 
 
 class Votes:
@@ -112,6 +148,18 @@ class Votes:
         found = standings([_ballot(vote) for vote in votes])
         return tuple(Ranked(contestant=newest[each.name], standing=each) for each in found)
 
+    def comparison(self, prompt_set_id: str | None = None) -> Versus | None:
+        """The strongest against the base or, where the base did not take part or is the strongest, the second; None
+        before anybody was voted on.
+        """
+        ranked = self.ranking(prompt_set_id)
+        if len(ranked) < 2:
+            return None
+        first, *others = (each.contestant for each in ranked)
+        other = next((each for each in others if is_base(each) and not is_base(first)), others[0])
+        ballots = [_ballot(vote) for vote in self._box.votes(prompt_set_id)]
+        return Versus(one=first, other=other, figures=compare(ballots, first.identity, other.identity))
+
     def export(self, name: str, prompt_set_id: str | None = None) -> Path:
         """The votes as a preference dataset, JSON Lines of `prompt`, `chosen` and `rejected` as messages: a row for
         each answer that lost to another. Ties prefer nothing and are left out.
@@ -136,8 +184,10 @@ class Votes:
 
 
 def preferences(vote: Vote) -> list[dict[str, Any]]:
-    """A vote as rows of a preference dataset: the winner's answer with each other that says something else."""
-    if vote.winner is None:
+    """A vote as rows of a preference dataset: the winner's answer with each other that says something else. Where each
+    had a conversation of its own behind it, no two answers are to the same prompt, and there is none.
+    """
+    if vote.winner is None or vote.settings.get(OWN_CONVERSATIONS):
         return []
     best = vote.answers[vote.winner].text
     asked = [{"role": message.role, "content": message.content} for message in vote.prompt]
@@ -154,11 +204,16 @@ def _ballot(vote: Vote) -> Ballot[Identity]:
     return Ballot(names, None if vote.winner is None else names[vote.winner])
 
 
+def check_contestants(contestants: Sequence[Contestant]) -> None:
+    """Raises: ConfigError: there are fewer than two, or two are the same."""
+    if len({each.identity for each in contestants}) != len(contestants) or len(contestants) < 2:
+        raise ConfigError("A vote needs two different panes or more", hint="Choose another adapter beside the first")
+
+
 def _check_vote(prompt: Sequence[Message], answers: Sequence[Answer], outcome: str, winner: int | None) -> None:
     if not prompt or prompt[-1].role != "user":
         raise ConfigError("The vote is about no prompt", hint="Ask something first")
-    if len({answer.contestant.identity for answer in answers}) != len(answers) or len(answers) < 2:
-        raise ConfigError("A vote needs two different panes or more", hint="Choose another adapter beside the first")
+    check_contestants([answer.contestant for answer in answers])
     if outcome not in ("win", "tie", "both bad"):
         raise ConfigError(f"{outcome!r} is no outcome of a vote", hint="Say win, tie or both bad")
     if (outcome == "win") != (winner is not None) or (winner is not None and not 0 <= winner < len(answers)):

@@ -27,7 +27,7 @@ PREFIX = "/workbench/"
 PLOTLY = "plotly.js"
 ICON = Path(__file__).parent / "static" / "icon.svg"
 
-_ADAPTERS, _RUNS = "adapters/", "runs/"
+_ADAPTERS, _RUNS, _VOTES = "adapters/", "runs/", "votes.jsonl"
 _KINDS = {"csv": "text/csv", "json": "application/json"}
 _log = logging.getLogger(__name__)
 
@@ -48,6 +48,11 @@ def history(run_id: str, form: str) -> str:
     return f"{PREFIX}{_RUNS}{quote(run_id, safe='')}.{form}"
 
 
+def votes_file(set_id: str = "") -> str:
+    """The address from which a browser downloads votes as preference pairs: all, or those on one prompt set."""
+    return f"{PREFIX}{_VOTES}" + (f"?set={quote(set_id, safe='')}" if set_id else "")
+
+
 class OwnAddresses:
     """ASGI middleware that answers under `PREFIX` and passes everything else on."""
 
@@ -61,18 +66,21 @@ class OwnAddresses:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self.app(scope, receive, send)
             return
-        wanted = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("to", [""])[0]
-        response = await self.answer(scope["path"].removeprefix(PREFIX), wanted)
+        asked = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        wanted, set_id = (asked.get(name, [""])[0] for name in ("to", "set"))
+        response = await self.answer(scope["path"].removeprefix(PREFIX), wanted, set_id)
         await response(scope, receive, send)
 
-    async def answer(self, path: str, form: str = "") -> Response:
-        """The file under `path`, an adapter in the `form` asked for, or 404 with a sentence."""
+    async def answer(self, path: str, form: str = "", set_id: str = "") -> Response:
+        """The file under `path`, an adapter in the `form` asked for, the votes on a set, or 404 with a sentence."""
         if path in self.files:
             return FileResponse(self.files[path], headers={"cache-control": "public, max-age=86400"})
         if path.startswith(_ADAPTERS) and path.endswith(".zip"):
             return await self._adapter(path.removeprefix(_ADAPTERS).removesuffix(".zip"), form)
         if path.startswith(_RUNS) and path.endswith(tuple(f".{kind}" for kind in _KINDS)):
             return await self._history(*path.removeprefix(_RUNS).rsplit(".", 1))
+        if path == _VOTES:
+            return await self._votes(set_id)
         return PlainTextResponse("There is nothing at this address.\n", 404)
 
     async def _adapter(self, adapter_id: str, form: str) -> Response:
@@ -83,6 +91,17 @@ class OwnAddresses:
             return PlainTextResponse(f"{error}\n", 404)
         kind = "application/zip" if path.suffix == ".zip" else "application/octet-stream"
         return FileResponse(path, filename=path.name, media_type=kind)
+
+    async def _votes(self, set_id: str) -> Response:
+        def export() -> Path:
+            name = self.service.votes.prompt_set(set_id).name if set_id else "all"
+            return self.service.votes.export(name, set_id or None)
+
+        try:
+            path = await run_in_threadpool(export)
+        except UserError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+        return FileResponse(path, filename=path.name, media_type="application/jsonl")
 
     async def _history(self, run_id: str, form: str) -> Response:
         """A run's figures. Their cells are numbers, so nothing in a table can be a formula."""

@@ -48,10 +48,11 @@ STYLES = (
     "learned",
     "serving",
     "playground",
+    "votes",
     "library",
     "exporting",
 )
-SCRIPTS = ("client", "charts", "settings", "data", "serving", "playground")
+SCRIPTS = ("client", "charts", "settings", "data", "serving", "playground", "votes")
 SESSIONS = 128  # tabs whose state is kept; each takes half a megabyte, and Gradio would keep ten thousand
 
 _PAGES: tuple[tuple[str, str, Callable[[gr.Blocks, Service, Stories], None]], ...] = (

@@ -10,12 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from core.data.records import Message
+from ui.ballots import Ballot
 from ui.reply import Reply
 
 
 @dataclass(kw_only=True)
 class Turn:
-    """A message and its answers, by the panes' numbers. `follower` is the turn that was last looked at behind it."""
+    """A message and its answers, by the panes' numbers. `follower` is the turn that was last looked at behind it, and
+    `ballot` the vote on it, where two panes or more were asked.
+    """
 
     number: int
     parent: int | None
@@ -23,6 +26,7 @@ class Turn:
     seed: int
     replies: dict[int, Reply] = field(default_factory=dict)
     follower: int | None = None
+    ballot: Ballot | None = None
 
 
 @dataclass(kw_only=True)
@@ -48,6 +52,17 @@ class Conversation:
         self.turns[turn.number] = turn
         self._stand(turn.number)
         return turn
+
+    @property
+    def ballot(self) -> Ballot | None:
+        """The vote on the message where the conversation stands."""
+        return None if self.at is None else self.turns[self.at].ballot
+
+    def reveal(self) -> None:
+        """Let it be known who answered the message where the conversation stands, and those before it."""
+        for turn in self.path():
+            if turn.ballot is not None:
+                turn.ballot.is_revealed = True
 
     def ways(self, parent: int | None) -> list[Turn]:
         """The turns behind `parent`, the oldest first; None asks for first turns."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import orjson
 
 from jobs.service import TokenProbability
-from ui import markup, text
+from ui import markup, text, vote_bar
 from ui.conversation import Conversation, Turn
 from ui.panes import LEAST_STRENGTH, MOST_STRENGTH, PaneState, number
 from ui.reply import Reply
@@ -32,6 +32,8 @@ element.addEventListener('change', (event) => {
 });
 element.addEventListener('click', (event) => {
   if (event.target.closest('.remove')) trigger('remove', {pane: pane()});
+  const best = event.target.closest('[data-best]');
+  if (best) trigger('vote', {choice: 'win', place: best.dataset.best});
 });
 """
 
@@ -57,18 +59,33 @@ class Look:
 
 
 def pane(panes: Sequence[PaneState], index: int, conversation: Conversation, look: Look) -> str:
-    """A pane: heading, strengths, conversation, and a line about the last answer."""
+    """A pane: heading, strengths, conversation, and a line about the last answer. Where a vote is blind and not cast,
+    a letter and the last answer, and nothing else.
+    """
     shown = panes[index]
-    path = conversation.path()
-    head, name = _head(shown, look, can_go=len(panes) > 1), markup.esc(shown.name)
+    path, ballot = conversation.path(), conversation.ballot
+    letter = ballot.letter(shown.number) if ballot is not None else ""
+    best = vote_bar.best(conversation, shown.number, shown.name, look.is_busy)
+    if ballot is not None and letter and ballot.is_hidden:
+        return _hidden(shown, letter, path[-1], look, best)
+    head, name = _head(shown, look, len(panes) > 1, letter), markup.esc(shown.name)
     return (
         f'<article class="pane" data-pane="{shown.number}" style="--series:{shown.color}">{head}'
         f'<div class="chat" tabindex="0" aria-label="Conversation with {name}">{_said(shown, path, look)}</div>'
-        f"<footer>{_about(panes, index, path)}</footer></article>"
+        f"<footer>{_about(panes, index, path)}{best}</footer></article>"
     )
 
 
-def _head(shown: PaneState, look: Look, can_go: bool) -> str:
+def _hidden(shown: PaneState, letter: str, turn: Turn, look: Look, best: str) -> str:
+    """Nothing that is the pane's own but what it answers."""
+    said = _said(shown, [turn], Look(is_busy=look.is_busy))
+    return (
+        f'<article class="pane hidden-pane"><header><i class="dot"></i><h2>{letter}</h2></header>'
+        f'<div class="chat" tabindex="0" aria-label="Answer {letter}">{said}</div><footer>{best}</footer></article>'
+    )
+
+
+def _head(shown: PaneState, look: Look, can_go: bool, letter: str = "") -> str:
     disabled = " disabled" if look.is_busy else ""
     name = markup.esc(shown.name)
     marks = "".join(_mark(part.fingerprint) for part in shown.parts) or '<span class="pane-kind">base</span>'
@@ -79,11 +96,12 @@ def _head(shown: PaneState, look: Look, can_go: bool) -> str:
         f"<output>{number(part.strength)}</output></label>"
         for at, part in enumerate(shown.parts)
     )
+    was = f'<span class="was">{letter} was</span> ' if letter else ""
     remove = (
         f'<button type="button" class="remove" aria-label="Remove the pane {name}" title="Remove"{disabled}>×</button>'
     )
     return (
-        f'<header><i class="dot"></i><h2 title="{name}">{name}</h2>{marks}{remove if can_go else ""}'
+        f'<header><i class="dot"></i><h2 title="{name}">{was}{name}</h2>{marks}{remove if can_go else ""}'
         f"</header>{sliders and f'<div class=strengths>{sliders}</div>'}"
     )
 

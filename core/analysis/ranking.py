@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 ELO_CENTER, ELO_SCALE = 1000.0, 400.0 / math.log(10.0)
+MOST_VOTES_TO_TELL = 1000
 _TOLERANCE, _MOST_STEPS = 1e-12, 200
 
 Name = TypeVar("Name", bound=Hashable)
@@ -98,6 +99,56 @@ def standings(ballots: Sequence[Ballot[Name]], confidence: float = CONFIDENCE) -
             )
         )
     return tuple(sorted(found, key=lambda standing: -standing.rating))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison(Generic[Name]):
+    """Two contestants in the votes that say something about them: `wins` of `one`, `ties`, and `rate` its share, a tie
+    half, from `low` to `high`. `more` is how many votes with the same share would tell them apart; 0 where these do,
+    None where so many are not to be had.
+    """
+
+    one: Name
+    other: Name
+    votes: int
+    wins: int
+    ties: int
+    rate: float
+    low: float
+    high: float
+    more: int | None
+
+
+def compare(
+    ballots: Sequence[Ballot[Name]], one: Name, other: Name, confidence: float = CONFIDENCE
+) -> Comparison[Name]:
+    """How two stand against each other alone. A vote that a third won says nothing between them and is left out."""
+    own = [ballot for ballot in ballots if {one, other} <= set(ballot.contestants)]
+    own = [ballot for ballot in own if ballot.winner in (None, one, other)]
+    wins, ties = sum(ballot.winner == one for ballot in own), sum(ballot.winner is None for ballot in own)
+    share = wins + ties / 2
+    low, high = wilson(share, len(own), confidence)
+    return Comparison(
+        one=one,
+        other=other,
+        votes=len(own),
+        wins=wins,
+        ties=ties,
+        rate=share / len(own) if own else 0.5,
+        low=low,
+        high=high,
+        more=_votes_to_tell(share, len(own), confidence),
+    )
+
+
+def _votes_to_tell(wins: float, votes: int, confidence: float) -> int | None:
+    """How many more votes with the same share put one half outside Wilson's interval."""
+    share = wins / votes if votes else 0.5
+    for more in range(MOST_VOTES_TO_TELL + 1):
+        low, high = wilson(share * (votes + more), votes + more, confidence)
+        if not low <= 0.5 <= high:
+            return more
+    return None
 
 
 def wilson(wins: float, votes: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

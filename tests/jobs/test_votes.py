@@ -13,6 +13,7 @@ from core.data.records import Conversation, Message
 from core.errors import ConfigError, NotFound
 from jobs.ballot_box import Answer, Contestant
 from jobs.service import Service
+from jobs.votes import OWN_CONVERSATIONS
 
 BASE = Contestant(key="base", label="Base")
 ANN = Contestant(key="adapter:a", label="Ann", adapter_id="a", fingerprint="0a1b")
@@ -129,3 +130,27 @@ def test_ties_alone_and_equal_answers_prefer_nothing(service: Service) -> None:
     with pytest.raises(ConfigError, match="No vote prefers"):
         service.votes.export("x")
     assert list((service.home / "exports").iterdir()) == []
+
+
+def test_answers_to_conversations_of_their_own_count_for_the_ranking_and_are_no_pairs(service: Service) -> None:
+    service.votes.add(ASK, answers(BASE, ANN), "win", 1, settings={OWN_CONVERSATIONS: True})
+    assert service.votes.ranking()[0].contestant == ANN
+    with pytest.raises(ConfigError, match="No vote prefers"):
+        service.votes.export("Own")
+
+
+def test_the_strongest_is_compared_with_the_base_or_else_with_the_second(service: Service) -> None:
+    assert service.votes.comparison() is None
+    for winner in (1, 1, 2):
+        service.votes.add(ASK, answers(BASE, ANN, HALF), "win", winner)
+    found = service.votes.comparison()
+    assert found is not None and (found.one, found.other, found.figures.wins) == (ANN, BASE, 2)
+    for _ in range(9):
+        service.votes.add(ASK, answers(BASE, HALF), "win", 0)
+    found = service.votes.comparison()
+    assert found is not None and found.one == ANN and found.other == BASE
+    for _ in range(9):
+        service.votes.add(ASK, answers(BASE, ANN), "win", 0)
+    found = service.votes.comparison()
+    assert found is not None and (found.one, found.other) == (BASE, ANN)
+    assert found.figures.more == 0 and found.figures.low > 0.5

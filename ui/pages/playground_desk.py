@@ -13,17 +13,27 @@ import gradio as gr
 
 from core.config import STARTER
 from core.errors import ConfigError
-from ui import markup, pane_view, panes
+from ui import markup, pane_view, panes, vote_bar
 from ui.answers import News
 from ui.conversation import Conversation
 from ui.panes import PaneState
 
 
+@dataclass(frozen=True, kw_only=True)
+class SheetPlace:
+    """The prompt, from 0, of a round that is looked at; `is_revealed` where it is known who answered without a vote."""
+
+    round_id: str
+    at: int
+    is_revealed: bool = False
+
+
 @dataclass(kw_only=True)
 class Talk:
     """One visitor's panes and conversation. `base` is the base model that answers where no adapter says which, and
-    `base_id` what an address calls it where it was trained here; `editing` is the turn whose message is being changed,
-    and `is_stopped` how the Stop button reaches the answer that streams.
+    `base_id` what an address calls it where it was trained here; `is_blind` says that who answers is hidden, and
+    `sheet` where the visitor is in a prompt set's answers; `editing` is the turn whose message is being changed, and
+    `is_stopped` how the Stop button reaches the answer that streams.
     """
 
     panes: list[PaneState] = field(default_factory=list)
@@ -32,6 +42,8 @@ class Talk:
     conversation: Conversation = field(default_factory=Conversation)
     editing: int | None = None
     shows_probabilities: bool = False
+    is_blind: bool = False
+    sheet: SheetPlace | None = None
     is_busy: bool = False
     is_stopped: bool = False
     made: int = 0
@@ -53,10 +65,20 @@ class Talk:
     @property
     def query(self) -> str:
         """What an address has from `?` on, to open with the same panes."""
-        shown = panes.query(self.panes)
-        if not self.base_id or not all(pane.is_base for pane in self.panes):
-            return shown
-        return f"?base={quote(self.base_id)}" + shown.replace("?", "&", 1)
+        words = [panes.query(self.panes).removeprefix("?")]
+        if self.base_id and all(pane.is_base for pane in self.panes):
+            words.insert(0, f"base={quote(self.base_id)}")
+        words += ["blind=1"] if self.is_blind else []
+        words += [f"round={quote(self.sheet.round_id)}"] if self.sheet is not None else []
+        shown = "&".join(word for word in words if word)
+        return f"?{shown}" if shown else ""
+
+    @property
+    def seated(self) -> list[PaneState]:
+        """The panes in the order in which they are shown: those that answered last as their ballot has them."""
+        ballot = self.conversation.ballot
+        places = {} if ballot is None else {number: place for place, number in enumerate(ballot.order)}
+        return sorted(self.panes, key=lambda pane: places.get(pane.number, len(places)))
 
     @property
     def look(self) -> pane_view.Look:
@@ -85,6 +107,8 @@ class Widgets:
     stop: gr.Button
     clear: gr.Button
     probabilities: gr.Checkbox
+    blind: gr.Checkbox
+    votes: gr.HTML
     settings: list[Any]
     talk: gr.State
 
@@ -100,6 +124,7 @@ def draw(widgets: Widgets, talk: Talk) -> News:
     news: News = {widgets.slots[index]: _slot(talk, index) for index in range(len(widgets.slots))}
     return {
         **news,
+        widgets.votes: vote_bar.bar(talk.conversation, talk.is_busy),
         widgets.turns: pane_view.turns(talk.conversation, talk.look),
         widgets.editing: _editing(talk),
         widgets.address: f'<i data-query="{markup.esc(talk.query)}"></i>',
@@ -118,7 +143,7 @@ def draw_panes(widgets: Widgets, talk: Talk) -> News:
 def _slot(talk: Talk, index: int) -> Any:
     if index >= len(talk.panes):
         return gr.update(value="", visible=False)
-    return gr.update(value=pane_view.pane(talk.panes, index, talk.conversation, talk.look), visible=True)
+    return gr.update(value=pane_view.pane(talk.seated, index, talk.conversation, talk.look), visible=True)
 
 
 def _editing(talk: Talk) -> str:

@@ -75,7 +75,7 @@ class PaneDesk:
         """A visitor arrives, perhaps with panes in the address."""
         asked = request.query_params
         base, base_id = self._base_of(asked.get("base", ""))
-        talk = Talk(base=base, base_id=base_id)
+        talk = Talk(base=base, base_id=base_id, is_blind=asked.get("blind") == "1")
         wanted = panes.named(asked.get("adapters", ""), asked.get("panes", ""))
         missing = [words for named in wanted if (words := self._put(talk, named))]
         if not talk.panes:
@@ -84,6 +84,7 @@ class PaneDesk:
             **self.choose_kind("adapter"),
             self.widgets.kind: "adapter",
             self.widgets.hint: self._hint(missing),
+            self.widgets.blind: talk.is_blind,
             **self._shown(talk),
         }
 
@@ -92,6 +93,8 @@ class PaneDesk:
         known = any(base == ref for _, ref in self._bases()) or (talk is not None and base == talk.base)
         ids = {str(model.path): model.id for model in self.service.trained_models()}
         new = Talk(base=base, base_id=ids.get(base, "")) if known else Talk()
+        if talk is not None:
+            new.is_blind, new.sheet = talk.is_blind, talk.sheet
         self._put(new, ())
         return self._shown(new)
 

@@ -5,6 +5,7 @@ Ids: `#turns` the messages, in it the buttons; `#prompt`, `#send`, `#stop-reply`
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,6 +19,7 @@ from core.errors import ConfigError, NotFound
 from jobs.service import Pane, Service, Waiting
 from ui import markup
 from ui.answers import News
+from ui.ballots import Ballot, contestant_of
 from ui.conversation import Conversation, Turn
 from ui.pages.playground_desk import Talk, Widgets, draw, draw_panes
 from ui.pages.playground_settings import ChatOptions, checked
@@ -30,8 +32,9 @@ ALTERNATIVES = 5
 class TalkDesk:
     """The handlers that ask, and that choose among what was said."""
 
-    def __init__(self, service: Service, widgets: Widgets) -> None:
+    def __init__(self, service: Service, widgets: Widgets, chance: random.Random | None = None) -> None:
         self.service, self.widgets = service, widgets
+        self._chance = chance or random.SystemRandom()
 
     def send(self, prompt: str, talk: Talk, *settings: Any) -> Iterator[News]:
         """Ask every pane at once and show the answers as they come. A message that is being changed takes its place
@@ -118,6 +121,7 @@ class TalkDesk:
         for pane in talk.panes:
             turn.replies[pane.number] = Reply(made_with=pane.made_with)
             pane.waiting = "Asking"
+        turn.ballot = self._ballot(talk, options)
         talk.is_stopped, talk.is_busy = False, True
         failure: Exception | None = None
         try:
@@ -132,6 +136,21 @@ class TalkDesk:
         if failure:
             raise failure
 
+    def _ballot(self, talk: Talk, options: ChatOptions) -> Ballot | None:
+        """What can be voted on once the panes have answered; the order is drawn where it is to be blind."""
+        if len(talk.panes) < 2:
+            return None
+        order = [pane.number for pane in talk.panes]
+        if talk.is_blind:
+            self._chance.shuffle(order)
+        return Ballot(
+            order=tuple(order),
+            contestants={pane.number: contestant_of(pane, talk.base) for pane in talk.panes},
+            prompts={number: talk.conversation.messages(number, options.system) for number in order},
+            sampling=options.sampling,
+            is_blind=talk.is_blind,
+        )
+
     def _settle(self, talk: Talk, turn: Turn, before: int | None) -> None:
         """The answers are over, whole or stopped; a message that nobody answered is taken back."""
         talk.is_busy = False
@@ -144,6 +163,7 @@ class TalkDesk:
 
     def _stream(self, talk: Talk, turn: Turn, options: ChatOptions) -> Iterator[News]:
         alternatives = ALTERNATIVES if talk.shows_probabilities else None
+        seated = talk.seated  # asked in the order in which they are shown, so that who is first tells nothing
         asked = [
             Pane(
                 adapter=pane.adapter,
@@ -151,7 +171,7 @@ class TalkDesk:
                 sampling=options.sampling,
                 alternatives=alternatives,
             )
-            for pane in talk.panes
+            for pane in seated
         ]
         has_adapter = any(not pane.is_base for pane in talk.panes)
         updates = self.service.chat(asked, base_model=None if has_adapter or talk.base == STARTER else talk.base)
@@ -164,7 +184,7 @@ class TalkDesk:
                     for pane in talk.panes:
                         pane.waiting = update.phase[:1].upper() + update.phase[1:]
                 else:
-                    shown = talk.panes[update.pane]
+                    shown = seated[update.pane]
                     shown.waiting = ""
                     turn.replies[shown.number].take(update)
                 if isinstance(update, Waiting) or time.monotonic() - drawn > REDRAW_SECONDS:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.analysis.ranking import ELO_SCALE, Ballot, duels, standings, strengths, wilson
+from core.analysis.ranking import ELO_SCALE, Ballot, compare, duels, standings, strengths, wilson
 
 Z = 1.959963984540054
 
@@ -156,3 +156,36 @@ def test_a_vote_among_several_is_a_duel_of_the_winner_with_each_other_and_a_tie_
 def test_ties_alone_make_equals() -> None:
     for each in standings([Ballot(("a", "b", "c"))] * 5):
         assert each.rating == pytest.approx(1000) and each.rate == 0.5
+
+
+def test_two_are_compared_by_what_was_said_of_them_alone() -> None:
+    three = ("ann", "bob", "cy")
+    ballots = [Ballot(three, "ann")] * 5 + [Ballot(three, "bob")] * 2 + [Ballot(three, "cy")] * 9 + [Ballot(three)]
+    ballots += [Ballot(("ann", "cy"), "cy")] * 3
+    found = compare(ballots, "ann", "bob")
+    assert (found.votes, found.wins, found.ties) == (8, 5, 1)
+    assert (found.rate, found.low, found.high) == (5.5 / 8, *wilson(5.5, 8))
+    turned = compare(ballots, "bob", "ann")
+    assert turned.rate == pytest.approx(1 - found.rate) and turned.low == pytest.approx(1 - found.high)
+
+
+@given(wins=st.integers(0, 40), votes=st.integers(1, 40))
+@settings(max_examples=100, deadline=None)
+def test_as_many_more_votes_as_are_named_tell_two_apart_and_one_fewer_does_not(wins: int, votes: int) -> None:
+    wins = min(wins, votes)
+    more = compare([Ballot(("a", "b"), "a")] * wins + [Ballot(("a", "b"), "b")] * (votes - wins), "a", "b").more
+    share = wins / votes
+
+    def tells(count: int) -> bool:
+        low, high = wilson(share * count, count)
+        return low > 0.5 or high < 0.5
+
+    if more is None:
+        assert not tells(votes + 1000)
+    else:
+        assert tells(votes + more) and (more == 0 or not tells(votes + more - 1))
+
+
+def test_without_a_vote_nothing_is_told() -> None:
+    found = compare([], "a", "b")
+    assert (found.votes, found.low, found.high, found.more) == (0, 0.0, 1.0, None)
