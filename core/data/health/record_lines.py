@@ -74,15 +74,14 @@ def _escaped(columns: TextColumns) -> Array:
     if not len(places):
         return _texts(columns.text, columns.starts)
     codes = letters[places]
-    changed = letters.copy()
-    changed[places] = _LAST[codes]
     added = _ADDED[codes]
-    before: NDArray[np.uint8] | int = _BACKSLASH
+    where, what = places, np.full(len(places), _BACKSLASH, np.uint8)
     if (added > 1).any():
-        places = np.repeat(places, added)
-        before = np.frombuffer(b"".join([_ESCAPES[code][:-1] for code in codes.tolist()]), np.uint8)
-    starts = columns.starts + np.searchsorted(places, columns.starts)
-    return _texts(np.insert(changed, places, before), starts)
+        where = np.repeat(places, added)
+        what = np.frombuffer(b"".join([_ESCAPES[code][:-1] for code in codes.tolist()]), np.uint8)
+    escaped = np.insert(letters, where, what)
+    escaped[places + np.cumsum(added)] = _LAST[codes]
+    return _texts(escaped, columns.starts + np.searchsorted(where, columns.starts))
 
 
 def _texts(text: bytes | NDArray[np.uint8], starts: NDArray[np.int64]) -> Array:
