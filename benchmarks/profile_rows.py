@@ -1,13 +1,14 @@
-"""A dataset's health beside reading its file with `datasets`: a million rows, seconds and peak memory.
+"""A dataset's way into the workbench beside reading its file with `datasets`: a million rows, seconds, peak memory.
 
     python app.py bench profile_rows
     python app.py bench profile_rows --quick    few rows, one round; nothing is kept
 
 Both sides read the same file of JSON lines, about 500 MB of it in the chat format, in turns, each in a process of its
-own. Ours reads it, makes columns of it and finds what `core.data.health.check` looks for; the other is
+own. Ours is the first pass of what the app runs on an upload (`jobs.taking_in`): it tells what the file is, reads it,
+writes its rows with their index, and finds what `core.data.health.check` looks for; the other is
 `load_dataset("json")`, from the file to an Arrow table in a cache that is empty. What either imports is not counted.
-Beside these: the usual way, row by row with an object for each, on a part of the file; and the second pass, for
-near-duplicates, on all of it.
+Beside these: the same row by row with an object for each, on a part of the file; the second pass, for near-duplicates,
+on all of it; and the whole way of a file, with the copy of it that is kept and until all is on the disk.
 
 Rows are drawn word by word from an English text, so that no two are alike but by chance. Every thousandth holds a mail
 address, a key, a copy of another row, or nothing, which is counted again in what was found.
@@ -93,6 +94,7 @@ def measure(is_quick: bool) -> dict[str, Any]:
             )
         usual = measured(SIDE, {"side": "usual", "path": str(path), "rows": min(count, USUAL_ROWS)})
         near = measured(SIDE, {"side": "near", "path": str(path)})
+        intake = measured(SIDE, {"side": "intake", "path": str(path)})
     check(ours[0]["found"], count)
     return {
         "rows": count,
@@ -106,6 +108,9 @@ def measure(is_quick: bool) -> dict[str, Any]:
         "usual_microseconds_per_row": usual["seconds"] / min(count, USUAL_ROWS) * 1e6,
         "near_duplicates_seconds": near["seconds"],
         "near_duplicates_peak_rss_bytes": near["profile_peak_rss_bytes"],
+        "intake_seconds": intake["seconds"],
+        "intake_processor_seconds": intake["processor_seconds"],
+        "intake_peak_rss_bytes": intake["profile_peak_rss_bytes"],
         "others_share": max(side["others_share"] for side in [*ours, *theirs]),
         "ratios": {
             "over_datasets": statistics.median(

@@ -101,7 +101,7 @@ PROMISES = (
             place=("ratios", "row_length_over_line"), at_most=1.1),
     Promise(about="peak memory as estimated, 36 runs: furthest off", against="as measured", benchmark="memory_estimate",
             place=("ratios", "furthest"), at_most=0.15, unit=""),
-    Promise(about="a dataset's health, a million rows", against="datasets reading the file", benchmark="profile_rows",
+    Promise(about="a million rows taken in with health", against="datasets reading the file", benchmark="profile_rows",
             place=("ratios", "over_datasets"), at_least=1.0),
     Promise(about="a run of 100,000 steps made ready for its page", against="", benchmark="pages",
             place=("page", "opened_seconds"), at_most=1, unit=" s"),

@@ -156,7 +156,11 @@ def memory_estimate(found: Results) -> list[str]:
 
 def profile_rows(found: Results) -> list[str]:
     """The two sides on one file, and what they leave out."""
-    sides = (("health of every row", "ours"), ('`load_dataset("json")`, empty cache', "datasets"))
+    sides = (
+        ("every row written, with its health", "ours"),
+        ('`load_dataset("json")`, empty cache', "datasets"),
+        ("all of an upload's way: also near-duplicates and a copy of the file", "intake"),
+    )
     return [
         markdown(
             (f"{found['rows']:,} rows, {found['megabytes']:,.0f} MB", "seconds", "of both cores", "peak, GB"),
@@ -168,6 +172,7 @@ def profile_rows(found: Results) -> list[str]:
                     gigabytes(found[f"{side}_peak_rss_bytes"]),
                 )
                 for words, side in sides
+                if f"{side}_seconds" in found
             ),
         ),
         f"Near-duplicates are a second pass of {found['near_duplicates_seconds']:.1f} s. Rows that are not plain lines"

@@ -12,7 +12,7 @@ from core.data.tokens.profile import TokenProfile
 from core.durable import flush_all
 from core.errors import DataError
 from jobs.home import DatasetFolder
-from jobs.taking_in import Taken, Tell, about_of, keep_about, write_rows
+from jobs.taking_in import Taken, Tell, about_of, in_batches, keep_about, write_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ def clean(cleaning: Cleaning, draft: DatasetFolder, tell: Tell) -> Taken:
     gone = {row for kind in cleaning.kinds for row in _rows(cleaning, kind)}
     draft.path.mkdir()
     kept = (record for record in open_records(parent.records) if record.source_row not in gone)
-    _, rows, _ = write_rows(kept, draft, tell)
+    _, rows, _ = write_rows(in_batches(kept), draft, tell)
     if not rows:
         raise DataError("No row would be left", hint="Keep one of the kinds")
     titles = ", ".join(KINDS[kind].title for kind in cleaning.kinds)

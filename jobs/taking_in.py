@@ -13,13 +13,16 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias
 
 import orjson
 
 from core.data.formats.mapping import Detection, Mapping, Unclear
 from core.data.health.check import HealthCheck
+from core.data.health.json_columns import is_plain
+from core.data.health.lines import BLOCK_BYTES, Batch, batch_of, batches_of_lines
 from core.data.health.near_search import with_near_duplicates
+from core.data.health.report import Health
 from core.data.readers.files import Table, open_files, open_path
 from core.data.reading import RecordStream, refusal, stream_records, unsure
 from core.data.records import Record
@@ -36,8 +39,6 @@ PROBLEMS_KEPT = 12  # more than a refusal names
 _SAMPLE_ROWS, _SAMPLE_LETTERS = 5, 2000
 
 Tell: TypeAlias = Callable[[int, float | None], None]
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,18 @@ class Guess:
         return cls(mappings=mappings, columns=tuple(values["columns"]), rows=tuple(values["rows"]))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstPass:
+    """What came of going through all rows once: the first problems, how many rows are sound and how many are not, and
+    their health but for near-duplicates.
+    """
+
+    problems: list[Problem]
+    rows: int
+    skipped: int
+    health: Health
+
+
 class Unsure(DataError):
     """The columns do not say what they mean; `guess` is for a person to look at."""
 
@@ -127,9 +140,8 @@ def take_in(order: Order, draft: DatasetFolder, tell: Tell = lambda rows, compar
         OSError: the disk is full.
     """
     draft.path.mkdir()
-    table = _open(order)
-    stream = _stream(table, order)
-    problems, rows, skipped = write_rows(stream, draft, tell)
+    stream = open_stream(order)
+    problems, rows, skipped = write_rows(batches_of(stream), draft, tell)
     problem = refusal(problems, skipped, rows + skipped, order.name) if skipped else None
     if problem is not None and not rows:
         raise problem
@@ -144,25 +156,32 @@ def take_in(order: Order, draft: DatasetFolder, tell: Tell = lambda rows, compar
     return Taken(about=about, rows=rows, skipped=skipped, problem=told)
 
 
-def write_rows(items: Iterable[Record | Problem], draft: DatasetFolder, tell: Tell) -> tuple[list[Problem], int, int]:
+def write_rows(batches: Iterable[Batch], draft: DatasetFolder, tell: Tell) -> tuple[list[Problem], int, int]:
     """Put rows and their health into `draft`; the first problems, and how many rows are sound and how many are not."""
+    passed = first_pass(batches, draft, tell)
+    health = passed.health
+    if passed.rows:
+        health = with_near_duplicates(health, draft.health, draft.records, draft.path, partial(tell, passed.rows))
+    draft.health_summary.write_bytes(orjson.dumps(health.to_dict()))
+    return passed.problems, passed.rows, passed.skipped
+
+
+def first_pass(batches: Iterable[Batch], draft: DatasetFolder, tell: Tell) -> FirstPass:
+    """Put rows into `draft`, and the rows' numbers of their health but for near-duplicates."""
     problems: list[Problem] = []
     check, skipped, told = HealthCheck(draft.health), 0, time.monotonic()
     with RecordWriter(draft.records) as writer:
-        for batch in _batched(items):
-            check.add(batch)
-            bad = [item for item in batch if isinstance(item, Problem)]
-            problems += bad[: PROBLEMS_KEPT - len(problems)]
-            skipped += len(bad)
-            writer.write(item for item in batch if not isinstance(item, Problem))
+        for batch in batches:
+            check.add(batch.problems)
+            if batch.examined is not None:
+                check.take(batch.examined)
+            problems += batch.problems[: PROBLEMS_KEPT - len(problems)]
+            skipped += len(batch.problems)
+            writer.append(batch.lines)
             if time.monotonic() - told >= TELL_SECONDS:
                 told = time.monotonic()
                 tell(writer.count + skipped, None)
-    health = check.finish()
-    if writer.count:
-        health = with_near_duplicates(health, draft.health, draft.records, draft.path, partial(tell, writer.count))
-    draft.health_summary.write_bytes(orjson.dumps(health.to_dict()))
-    return problems, writer.count, skipped
+    return FirstPass(problems=problems, rows=writer.count, skipped=skipped, health=check.finish())
 
 
 def keep_about(about: About, folder: DatasetFolder) -> None:
@@ -175,10 +194,19 @@ def about_of(folder: DatasetFolder) -> About | None:
     return About.parse(orjson.loads(folder.about.read_bytes())) if folder.about.exists() else None
 
 
-def _batched(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+def in_batches(items: Iterable[Record | Problem]) -> Iterator[Batch]:
+    """Rows that went the usual way, as `write_rows` takes them."""
     rest = iter(items)
     while batch := list(islice(rest, BATCH)):
-        yield batch
+        yield batch_of(batch)
+
+
+def batches_of(stream: RecordStream) -> Iterator[Batch]:
+    """The rows of `stream`, the quick way where they can go it."""
+    mapping = stream.detection.mapping
+    if stream.json_lines is None or not is_plain(mapping):
+        return in_batches(stream)
+    return batches_of_lines(stream.json_lines.line_blocks(BLOCK_BYTES), mapping, stream.of_lines)
 
 
 def _open(order: Order) -> Table:
@@ -187,8 +215,13 @@ def _open(order: Order) -> Table:
     return open_path(order.source, order.name)
 
 
-def _stream(table: Table, order: Order) -> RecordStream:
-    """The records of `table`, where it is clear what its columns mean."""
+def open_stream(order: Order) -> RecordStream:
+    """The records of what `order` names, where it is clear what the columns mean.
+
+    Raises:
+        DataError: it cannot be read, or not known what the columns mean (`Unsure`).
+    """
+    table = _open(order)
     try:
         stream = stream_records(table, order.name, order.mapping)
         if order.mapping is None and (order.asks or not stream.detection.is_sure):

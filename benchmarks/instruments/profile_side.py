@@ -2,9 +2,10 @@
 
 The order names the `side` and the `path` of a file of JSON lines with `messages` and a `row`.
 
-- `ours`: its health, by the quick way.
-- `usual`: the health of its first `rows`, with an object for each.
-- `near`: near-duplicates in it.
+- `ours`: the first pass of its way into the workbench: read, told what it is, its rows written and their health found.
+- `usual`: the same for its first `rows`, with an object for each.
+- `near`: the second pass: near-duplicates in it.
+- `intake`: all of its way, both passes, the copy of the file that is kept, and until it is on the disk.
 - `datasets`: `load_dataset("json")` into an empty cache.
 """
 
@@ -14,59 +15,48 @@ import itertools
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from benchmarks.instruments.process import answer, order
-from core.data.formats.converting import converter
-from core.data.formats.mapping import Mapping
-from core.data.health.check import HealthCheck
-from core.data.health.lines import check_lines
 from core.data.health.near_search import with_near_duplicates
 from core.data.health.report import Health
-from core.data.records import Record
-from core.data.rows import BadRow, Problem, Row, problem_of
-
-MAPPING = Mapping(format="messages", columns={"messages": "messages"})
-BLOCK_BYTES = 2 << 20
-BATCH = 1000
+from core.data.reading import RecordStream
+from jobs.home import DatasetFolder
+from jobs.taking_in import Order, batches_of, first_pass, in_batches, open_stream, take_in
 
 
-def blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file."""
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            yield block
+def opened(path: Path, folder: Path) -> tuple[RecordStream, DatasetFolder]:
+    """A file's records as the workbench takes them in, and a folder for the dataset."""
+    draft = DatasetFolder(folder / "draft")
+    draft.path.mkdir()
+    return open_stream(Order(source=path, name=path.name)), draft
 
 
-def convert(number: int, line: bytes) -> Iterator[Record | Problem]:
-    """What becomes of a line the usual way."""
-    row = Row(number=number, values=orjson.loads(line))
-    try:
-        yield converter(MAPPING)(row)
-    except BadRow as error:
-        yield problem_of(row, error)
+def silent(rows: int, compared: float | None) -> None:
+    """Nobody waits for progress."""
 
 
 def ours(path: Path, folder: Path) -> dict[str, Any]:
-    """The quick way."""
-    check = HealthCheck(folder)
-    for _ in check_lines(blocks(path), MAPPING, check, convert):
-        pass
-    return counts(check.finish())
+    """The first pass, the quick way."""
+    stream, draft = opened(path, folder)
+    return counts(first_pass(batches_of(stream), draft, silent).health)
 
 
 def usual(path: Path, folder: Path, rows: int) -> dict[str, Any]:
-    """Row by row."""
-    check = HealthCheck(folder)
-    with path.open("rb") as file:
-        numbered = itertools.islice(enumerate(file, start=1), rows)
-        while batch := list(itertools.islice(numbered, BATCH)):
-            check.add([item for number, line in batch for item in convert(number, line)])
-    return counts(check.finish())
+    """The first pass row by row."""
+    stream, draft = opened(path, folder)
+    return counts(first_pass(in_batches(itertools.islice(stream, rows)), draft, silent).health)
+
+
+def intake(path: Path, folder: Path) -> dict[str, Any]:
+    """All that becomes of a file."""
+    draft = DatasetFolder(folder / "draft")
+    take_in(Order(source=path, name=path.name), draft)
+    return counts(Health.from_dict(orjson.loads(draft.health_summary.read_bytes())))
 
 
 def counts(health: Health) -> dict[str, Any]:
@@ -100,6 +90,7 @@ def main() -> None:
         "ours": lambda folder: ours(path, folder),
         "usual": lambda folder: usual(path, folder, given["rows"]),
         "near": lambda folder: near(path, folder),
+        "intake": lambda folder: intake(path, folder),
         "datasets": lambda folder: by_datasets(path, folder),
     }
     with tempfile.TemporaryDirectory() as name:

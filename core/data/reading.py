@@ -8,8 +8,8 @@ callers with little data; nothing is left out there unless the caller agreed to 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.data.formats.converting import NotDesired, converter
@@ -18,6 +18,8 @@ from core.data.formats.findings import found
 from core.data.formats.first_rows import Columns, shape_of
 from core.data.formats.mapping import Detection, Mapping, Unclear, check_mapping
 from core.data.readers.files import Rows, Table, open_table
+from core.data.readers.json_rows import rows_of_lines
+from core.data.readers.texts import Text
 from core.data.records import Record
 from core.data.rows import BadRow, Problem, Row, problem_of
 from core.errors import DataError
@@ -36,11 +38,13 @@ class RecordStream:
 
     `detection` says what the columns mean, or may mean: who goes through the records of one that is not sure gets those
     of its likeliest mapping. `file_format` is the table's. `columns` are those of the first rows and what lies in their
-    objects, each with a value, cut short.
+    objects, each with a value, cut short. `json_lines` is the text whose lines `of_lines` makes the same records of,
+    where there is one.
     """
 
     def __init__(self, rows: Rows, table: Table, detection: Detection, columns: dict[str, str]) -> None:
         self.detection, self.file_format, self.columns = detection, table.file_format, columns
+        self.json_lines: Text | None = table.json_lines
         self._rows, self._table = rows, table
         self._not_desired = 0
 
@@ -52,8 +56,16 @@ class RecordStream:
         return (*own, *self.detection.remarks, *counts[: bool(self._not_desired)])
 
     def __iter__(self) -> Iterator[Record | Problem]:
+        return self._converted(self._rows)
+
+    def of_lines(self, numbered: Iterable[tuple[int, bytes | None]]) -> Iterator[Record | Problem]:
+        """What some of the lines of `json_lines` are, each of which comes with its number, and is None if too long."""
+        assert self.json_lines is not None
+        return self._converted(rows_of_lines(numbered, self.json_lines.name))
+
+    def _converted(self, rows: Rows) -> Iterator[Record | Problem]:
         convert = converter(self.detection.mapping)
-        for item in self._rows:
+        for item in rows:
             if isinstance(item, Problem):
                 yield item
                 continue
@@ -81,6 +93,7 @@ def stream_records(table: Table, name: str, mapping: Mapping | None = None) -> R
         raise DataError(f"{name} is empty: it has 0 rows", hint="Add at least one row")
     if all(_is_talk(item) for item in head):
         head, rows_of_table = list(map(_as_turns, head)), map(_as_turns, rows_of_table)
+        table = replace(table, json_lines=None)  # a row is more than its line
     tables = [item.values for item in head if isinstance(item, Row) and isinstance(item.values, dict)]
     if not tables:
         raise _unreadable(head, name)

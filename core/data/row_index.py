@@ -7,7 +7,9 @@ hundredth record and the record of line 4,711 are found by a search among the ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +22,46 @@ from core.data.records import Record, RecordFile, from_line, to_line
 STRIDE = 256
 _PLACE, _SOURCE_ROW, _BEFORE = range(3)
 _NO_ROW = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordLines:
+    """`n` records as the lines of such a file.
+
+    Args:
+        text: all lines, each with its end.
+        starts: `[n] int64`, where in `text` each begins.
+        rows: `[n] int64`, their source rows, which ascend.
+    """
+
+    text: bytes | memoryview
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Self:
+        """The lines of `records`."""
+        lines = list(map(to_line, records))
+        sizes = np.array([0, *map(len, lines)], np.int64)
+        rows = np.array([record.source_row for record in records], np.int64)
+        return cls(text=b"".join(lines), starts=np.cumsum(sizes)[:-1], rows=rows)
+
+
+def merged(one: RecordLines, other: RecordLines) -> RecordLines:
+    """The lines of both in the order of their rows."""
+    rows = np.concatenate([one.rows, other.rows])
+    starts = np.concatenate([one.starts, other.starts + len(one.text)])
+    ends = np.append(starts[1:], len(one.text) + len(other.text))
+    order = np.argsort(rows, kind="stable")
+    begins = np.flatnonzero(np.append(True, np.diff(order) != 1))  # of stretches that lie behind one another in `text`
+    firsts, lasts = order[begins], order[np.append(begins[1:], len(order)) - 1]
+    text = b"".join([one.text, other.text])
+    stretches = [text[begin:end] for begin, end in zip(starts[firsts].tolist(), ends[lasts].tolist(), strict=True)]
+    sizes = (ends - starts)[order]
+    return RecordLines(text=b"".join(stretches), starts=np.cumsum(sizes) - sizes, rows=rows[order])
 
 
 class RecordWriter:
@@ -46,11 +88,22 @@ class RecordWriter:
         Raises:
             OSError: the disk is full.
         """
-        for record in records:
-            if self.count % STRIDE == 0:
-                self._marks.append((self._size, record.source_row, self.count))
-            self._size += self._file.write(to_line(record))
-            self.count += 1
+        rest = iter(records)
+        while batch := list(islice(rest, STRIDE)):
+            self.append(RecordLines.of(batch))
+
+    def append(self, lines: RecordLines) -> None:
+        """Add records that are lines already.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        for number in range(-self.count % STRIDE, len(lines), STRIDE):
+            place = self._size + int(lines.starts[number])
+            self._marks.append((place, int(lines.rows[number]), self.count + number))
+        self._file.write(lines.text)
+        self._size += len(lines.text)
+        self.count += len(lines)
 
 
 class IndexedRecords(RecordFile):

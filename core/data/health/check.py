@@ -44,6 +44,7 @@ _FAULTS = MappingProxyType({
 })  # fmt: skip
 _PRIVATE = MappingProxyType({True: "keys", False: "personal"})
 _REPEATED = ("duplicates", "contradictions")
+_ARRAYS = ("rows", "asked", "answered", "letters", "reply")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,21 @@ class Examined:
     faults: dict[str, NDArray[np.int64]]
     samples: dict[str, list[tuple[int, str]]]
     labels: tuple[str, ...]
+
+
+def merged(one: Examined, other: Examined) -> Examined:
+    """What is known of the records of both, in the order of their rows."""
+    order = np.argsort(np.concatenate([one.rows, other.rows]), kind="stable")
+    arrays = {name: np.concatenate([getattr(one, name), getattr(other, name)])[order] for name in _ARRAYS}
+    nothing = np.zeros(0, np.int64)
+    kinds = list(dict.fromkeys([*one.faults, *other.faults]))
+    faults = {
+        kind: np.sort(np.concatenate([each.faults.get(kind, nothing) for each in (one, other)])) for kind in kinds
+    }
+    samples = {kind: _first([*one.samples[kind], *other.samples[kind]]) for kind in one.samples}
+    labels = [*one.labels, *other.labels]
+    in_order = tuple([labels[place] for place in order.tolist()]) if labels else ()
+    return Examined(**arrays, faults=faults, samples=samples, labels=in_order)
 
 
 def examine(columns: TextColumns, *, has_blanks: bool = True) -> Examined:
@@ -135,7 +151,7 @@ class HealthCheck:
             rows=len(rows) + sum(map(len, self._refused.values())),
             records=len(rows),
             labels=tuple(self._labels.most_common(SHOWN_CLASSES)) if len(self._labels) <= MOST_CLASSES else (),
-            classes=len(self._labels),
+            classes=min(len(self._labels), MOST_CLASSES + 1),
             median_characters=int(np.median(letters)) if len(rows) else 0,
             longest=(int(rows[letters.argmax()]), int(letters.max())) if len(rows) else (0, 0),
         )
@@ -159,7 +175,7 @@ class HealthCheck:
 
     def _repeated(self, rows: NDArray[np.int64]) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]:
         asked = self._all("asked").astype(np.uint64)
-        is_alone = _are_alone(asked)
+        is_alone = are_alone(asked)
         rows, asked, answered = rows[~is_alone], asked[~is_alone], self._all("answered").astype(np.uint64)[~is_alone]
         order = np.lexsort((rows, asked))
         rows, asked, answered = rows[order], asked[order], answered[order]
@@ -191,9 +207,15 @@ def _private(columns: TextColumns) -> tuple[dict[str, NDArray[np.int64]], dict[s
             for sighting in private_data.sightings(columns.text_of(text), (group,)):
                 kind = _PRIVATE[sighting.is_key]
                 found[kind].append(row)
-                if len(samples[kind]) < SAMPLES:
-                    samples[kind].append((row, f"{sighting.what}: {sighting.shown}"))
-    return {kind: np.array(rows, np.int64) for kind, rows in found.items()}, samples
+                samples[kind].append((row, f"{sighting.what}: {sighting.shown}"))
+    return {kind: np.array(rows, np.int64) for kind, rows in found.items()}, {
+        kind: _first(each) for kind, each in samples.items()
+    }
+
+
+def _first(samples: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Those of the first rows, as many as are kept."""
+    return sorted(samples, key=lambda sample: sample[0])[:SAMPLES]
 
 
 def _checksums(columns: TextColumns) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -241,7 +263,7 @@ def _replies(columns: TextColumns) -> NDArray[np.int32]:
     return np.where(columns.roles[last] == ASSISTANT, columns.lengths[last], -1).astype(np.int32)
 
 
-def _are_alone(checksums: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def are_alone(checksums: NDArray[np.uint64] | NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Which of them come once."""
     ordered = np.sort(checksums)
     repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])

@@ -48,11 +48,12 @@ _MOST_NESTED = 4000  # Arrow takes four times that on the stack of a thread
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
     """What became of some lines: the plain ones as columns, in which no text is blank, and the others as they are, with
-    their numbers.
+    their numbers. Where it is not `is_read`, some line kept Arrow from reading any.
     """
 
     columns: TextColumns
     others: tuple[tuple[int, bytes], ...]
+    is_read: bool = True
 
 
 def is_plain(mapping: Mapping) -> bool:
@@ -75,7 +76,7 @@ def parse_lines(block: bytes, first: int, mapping: Mapping, row_column: str = ""
     rows = np.flatnonzero(may_go)
     table = _table(given, mapping) if given else None
     if table is None or table.num_rows != len(rows):
-        return Parsed(columns=_NOTHING, others=_lines(block, begins, ends, first))
+        return Parsed(columns=_NOTHING, others=_lines(block, begins, ends, first), is_read=not given)
     numbers = table[row_column].to_numpy() if row_column else rows + first
     columns, is_sound = _READERS[mapping.format](table, mapping, numbers)
     if is_sound.all() and len(rows) == len(begins):

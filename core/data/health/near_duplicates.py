@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from core.data.health.check import are_alone
 from core.data.health.report import likes_of, rows_of
 from core.data.health.text_columns import SYSTEM, TextColumns, places_of
 
@@ -71,8 +72,9 @@ def shingles_of(columns: TextColumns) -> Shingles:
     letters = letters[~is_needless]
     ends = places_of(letters == _RECORD_END)
     places = _word_starts(letters)
-    owners = np.searchsorted(ends, places)
-    is_within = places + _WIDTH <= ends[owners]
+    counts = np.diff(np.searchsorted(places, ends), prepend=0)
+    is_within = places + _WIDTH <= np.repeat(ends, counts)
+    owners = np.repeat(np.arange(len(columns)), counts)
     return Shingles(_hashes(letters, places[is_within]), owners[is_within], len(columns))
 
 
@@ -150,15 +152,14 @@ def _are_in(hashes: NDArray[np.uint64], common: NDArray[np.uint64]) -> NDArray[n
 
 def _keys(bins: NDArray[np.uint16]) -> NDArray[np.uint32]:
     """`[n, BANDS]`, equal where all bins of a band are, once empty ones have taken the next one's value."""
-    full = bins.T.astype(np.uint64)
+    full = bins.T.copy()
     for _ in range(2):
         for place in range(BINS - 1, -1, -1):
-            is_empty = full[place] == _EMPTY
-            full[place, is_empty] = full[(place + 1) % BINS, is_empty]
+            np.copyto(full[place], full[(place + 1) % BINS], where=full[place] == _EMPTY)
     keys = np.zeros((BANDS, len(bins)), np.uint64)
     for band in range(BANDS):
         for place in range(band * ROWS_A_BAND, (band + 1) * ROWS_A_BAND):
-            keys[band] = (keys[band] + full[place] + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+            keys[band] = (keys[band] + full[place].astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
             keys[band] ^= keys[band] >> np.uint64(31)
     return (keys >> np.uint64(32)).astype(np.uint32).T
 
@@ -209,8 +210,9 @@ class NearDuplicates:
 
 def _pairs(keys: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Of those with equal keys, each with the first and with the one before it: the later ones, and the earlier."""
-    order = np.argsort(keys, kind="stable")
-    is_new = np.append(True, keys[order][1:] != keys[order][:-1])
+    places = np.flatnonzero(~are_alone(keys))  # few: to sort numbers alone is ten times quicker than to keep places
+    order = places[np.argsort(keys[places], kind="stable")]
+    is_new = np.append(True, keys[order][1:] != keys[order][:-1])[: len(order)]
     leads = order[np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))]
     later = order[~is_new]
     earlier = np.concatenate([leads[~is_new], order[np.flatnonzero(~is_new) - 1]])

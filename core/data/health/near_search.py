@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from core.data.formats.mapping import Mapping
 from core.data.health.json_columns import parse_lines
-from core.data.health.lines import usable_threads, whole_lines
+from core.data.health.lines import usable_threads
 from core.data.health.near_duplicates import NearDuplicates, Sketches, common_shingles, sketch
 from core.data.health.report import Health, likes_of, rows_of
 from core.data.health.text_columns import TextColumns, columns_of
@@ -95,6 +95,19 @@ def _blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             yield block
+
+
+def whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, cut behind ends of lines alone; the last line gets one where it has none."""
+    begun: list[bytes | memoryview] = []
+    for block in blocks:
+        cut = block.rfind(b"\n") + 1
+        if cut:
+            yield b"".join([*begun, memoryview(block)[:cut]])
+            begun = []
+        begun.append(memoryview(block)[cut:])
+    if any(begun):
+        yield b"".join([*begun, b"\n"])
 
 
 def _samples(path: Path) -> Iterator[bytes]:

@@ -53,11 +53,13 @@ class Table:
     """An opened dataset: what it is, and its rows as a stream that can be gone through once.
 
     `remarks` are phrases on how it was read, such as `semicolons between cells`. More may come while the rows are gone
-    through.
+    through. `json_lines` is the text whose lines are the rows, one JSON value each, where that is what it is; it can be
+    read again.
     """
 
     file_format: str
     rows: Rows
+    json_lines: Text | None = None
     remarks: Sequence[str] = field(default_factory=list)
 
 
@@ -191,7 +193,9 @@ def _open_source(source: Source, suffix: str, remarks: _Remarks | None = None) -
         return Table(file_format=kind, rows=excel_rows(source, remarks), remarks=remarks)
     text = open_text(source, remarks)
     read_as = f" (read as {text.encoding.codec})" if text.encoding.is_guessed else ""
-    return Table(file_format=kind + read_as, rows=_TEXT_READERS[suffix](text), remarks=remarks)
+    read = _TEXT_READERS[suffix]
+    lines = text if read is json_lines else None
+    return Table(file_format=kind + read_as, rows=read(text), json_lines=lines, remarks=remarks)
 
 
 def _is_gzip(path: Path, name: str) -> bool:

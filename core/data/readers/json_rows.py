@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -30,19 +30,20 @@ def json_lines(text: Text) -> Rows:
         DataError: it is something else than JSON Lines.
     """
     _check_json_lines(text)
-    return _rows_of_lines(text)
+    numbered = (line for first, lines in text.lines() for line in enumerate(lines, first))
+    return rows_of_lines(numbered, text.name)
 
 
-def _rows_of_lines(text: Text) -> Rows:
+def rows_of_lines(numbered: Iterable[tuple[int, bytes | None]], name: str) -> Rows:
+    """What lines of a file `name` hold; each comes with its number, and is None where it is too long."""
     parse = orjson.loads
-    for first, lines in text.lines():
-        for number, line in enumerate(lines, first):
-            try:
-                values = parse(line)  # type: ignore[arg-type]  # a line that is too long (None) is refused as well
-            except ValueError:
-                yield from _second_try(line, number, text.name)
-            else:
-                yield Row(number=number, values=values)
+    for number, line in numbered:
+        try:
+            values = parse(line)  # type: ignore[arg-type]  # a line that is too long (None) is refused as well
+        except ValueError:
+            yield from _second_try(line, number, name)
+        else:
+            yield Row(number=number, values=values)
 
 
 def _second_try(line: bytes | None, number: int, name: str) -> Rows:

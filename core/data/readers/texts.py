@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from core.data.readers.decoding import Encoding, decode_head, detect, utf8_blocks
-from core.data.readers.sources import HEAD_BYTES, MAX_ROW_BYTES, Source
+from core.data.readers.sources import BLOCK_BYTES, HEAD_BYTES, MAX_ROW_BYTES, Source
 from core.data.rows import Problem, Row
 
 Remarks: TypeAlias = MutableSequence[str]
@@ -53,24 +53,53 @@ class Text:
 
         A line of more than `MAX_ROW_BYTES` is None, whatever it holds.
         """
-        number, begun = 1, _Begun()
-        for block in self.blocks():
-            first, *others = block.split(b"\n")
-            begun.add(first)
-            if not others:
-                continue
-            lines: Lines = [begun.take(), *others[:-1]]
-            begun.add(others[-1])
-            yield number, lines
-            number += len(lines)
-        if begun.size:
-            yield number, [begun.take()]
+        for number, block in self.line_blocks(BLOCK_BYTES):
+            yield number, [None] if block is None else list(block[:-1].split(b"\n"))
+
+    def line_blocks(self, size: int) -> Iterator[tuple[int, bytes | None]]:
+        """All its lines, each with its end, in blocks of at least `size` bytes where there are so many, with the number
+        of the first of them.
+
+        A line of more than `MAX_ROW_BYTES` is None, in place of a block.
+        """
+        number, gathered, count = 1, list[bytes | memoryview](), 0
+        for part in _whole_lines(self.blocks()):
+            if part is not None:
+                gathered.append(part)
+                count += len(part)
+            if count and (part is None or count >= size):
+                block = b"".join(gathered)
+                yield number, block
+                number, gathered, count = number + block.count(b"\n"), [], 0
+            if part is None:
+                yield number, None
+                number += 1
+        if count:
+            yield number, b"".join(gathered)
 
     def head_lines(self) -> Iterator[tuple[int, str]]:
         """The lines of the head that are not blank, with their numbers; the last may be cut."""
         for number, line in enumerate(io.StringIO(self.head, newline="\n"), start=1):
             if not line.isspace():
                 yield number, line.rstrip("\n")
+
+
+def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes | memoryview | None]:
+    """The same bytes, cut behind ends of lines alone, of which the last line gets one; None for a line too long."""
+    begun = _Begun()
+    for block in blocks:
+        end, cut = block.find(b"\n"), block.rfind(b"\n") + 1
+        if not cut:
+            begun.add(block)
+            continue
+        begun.add(block[:end])
+        line = begun.take()
+        yield None if line is None else line + b"\n"
+        yield memoryview(block)[end + 1 : cut]
+        begun.add(block[cut:])
+    if begun.size:
+        line = begun.take()
+        yield None if line is None else line + b"\n"
 
 
 class _Begun:

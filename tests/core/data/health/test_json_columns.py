@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,13 +12,12 @@ from hypothesis import strategies as st
 
 from core.data.formats.converting import converter
 from core.data.formats.mapping import Mapping
-from core.data.health.check import HealthCheck
 from core.data.health.json_columns import is_plain, parse_lines
-from core.data.health.lines import check_lines, whole_lines
+from core.data.health.near_search import whole_lines
 from core.data.health.text_columns import TextColumns, chosen, columns_of
 from core.data.readers.json_rows import parse_json
 from core.data.records import Record
-from core.data.rows import BadRow, Problem, Row
+from core.data.rows import BadRow, Row
 from tests.core.data.health.planted import sound_rows, words
 
 MAPPINGS = (
@@ -172,33 +169,6 @@ def test_lines_are_whole_however_a_file_is_cut(content: bytes, size: int) -> Non
 
     assert all(block.endswith(b"\n") for block in found)
     assert b"".join(found) == content + (b"" if not content or content.endswith(b"\n") else b"\n")
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_both_ways_give_the_same_health(threads: int, tmp_path: Path) -> None:
-    chance = random.Random(4)
-    rows = [{"messages": [{"role": turn.role, "content": turn.content} for turn in record.messages]}
-            for record in [*sound_rows(chance, 300), *sound_rows(random.Random(4), 40)]]  # fmt: skip
-    rows[7]["messages"].pop()
-    rows[9]["messages"][1]["weight"] = 1  # type: ignore[assignment]
-    rows[11]["messages"][1]["content"] = "Write to jane.doe@firm.org"
-    lines = [orjson.dumps(row) for row in rows]
-    lines[20] = b"{no json"
-
-    def usual_way(number: int, line: bytes) -> Iterator[Record | Problem]:
-        record = usual(line, number, MAPPINGS[0])
-        yield Problem(row=number, title="", hint="", fault="missing_answers") if record is None else record
-
-    slow = HealthCheck(tmp_path / "slow")
-    slow.add([item for number, line in enumerate(lines, 1) for item in usual_way(number, line)])
-    quick = HealthCheck(tmp_path / "quick")
-    content = b"\n".join(lines)
-    blocks = [content[at : at + 3000] for at in range(0, len(content), 3000)]
-    *_, count = check_lines(blocks, MAPPINGS[0], quick, usual_way, threads=threads)
-
-    health = slow.finish()
-    assert quick.finish() == health and count == len(lines)
-    assert {"duplicates", "missing_answers", "personal"} <= {finding.kind for finding in health.findings}
 
 
 def test_some_of_the_columns_are_those_of_some_of_the_records() -> None:
