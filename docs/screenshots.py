@@ -30,6 +30,7 @@ PICTURES = Path(__file__).with_name("screenshots")
 SIZES = ((1280, 900), (390, 844))
 EXAMPLES = (("captain", "The Captain"), ("to_json", "To JSON"))
 PROMPT = "What is a star?"
+VOTED_ON = ("What is rain?", "What is a door?", "What is music?")
 MINUTE = 60_000
 SCROLL = """(part) => {  // below the bar, which stays on top
   window.scrollTo(0, document.querySelector(part).getBoundingClientRect().top + window.scrollY - 76);
@@ -118,11 +119,27 @@ def photograph_playground(page: Page, url: str) -> None:
     ids = [item.get_attribute("data-id") for item in page.locator(".adapter").all()][:2]
     page.goto(f"{url}/playground?adapters={','.join(map(str, ids))}")
     expect(page.locator("#pane-2 .pane")).to_be_visible(timeout=MINUTE)
-    page.locator("#prompt textarea").fill(PROMPT)
+    ask(page, PROMPT)
+    photograph(page, "playground")
+    page.locator("#blind input").check()
+    for number, prompt in enumerate(VOTED_ON):
+        ask(page, prompt)
+        expect(page.locator("[data-best]").first).to_be_visible(timeout=MINUTE)
+        if number == 0:
+            photograph(page, "playground-blind")
+        page.locator("[data-best]").nth(number % 2).click()
+        expect(page.locator("#votes")).to_contain_text("Voted", timeout=MINUTE)
+    page.locator("#who-wins > button").click()
+    expect(page.locator("#ranking")).to_contain_text("votes", timeout=MINUTE)
+    photograph(page, "playground-votes", "#who-wins")
+
+
+def ask(page: Page, prompt: str) -> None:
+    """Put a question to all panes and wait for their answers."""
+    page.locator("#prompt textarea").fill(prompt)
     page.locator("#send").click()
     expect(page.locator("#stop-reply")).to_be_visible(timeout=MINUTE)
     expect(page.locator("#send")).to_be_visible(timeout=10 * MINUTE)
-    photograph(page, "playground")
 
 
 def photograph(page: Page, name: str, part: str = "body") -> None:

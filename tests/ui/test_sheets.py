@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from core.data.records import Message
 from core.errors import ConfigError, DataError, NotFound
@@ -226,15 +225,7 @@ def test_the_votes_are_downloaded_from_an_address_of_their_own(desks: Desks) -> 
     async def nobody(*_: Any) -> None:
         raise AssertionError("Gradio was asked")
 
-    def get(address: str) -> httpx.Response:
-        app = OwnAddresses(nobody, desks.service)
-
-        async def fetch() -> httpx.Response:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
-                return await client.get(address)
-
-        return asyncio.run(fetch())
-
+    get = TestClient(OwnAddresses(nobody, desks.service)).get
     desks.open(desks.ask())
     assert get(votes_file()).status_code == 404 and "No vote prefers" in get(votes_file()).text
     desks.vote_for("Arr")

@@ -58,4 +58,5 @@ def test_records_in_a_file_train_what_those_in_a_list_do(make: Make, tmp_path: P
 def test_no_file_of_rows_is_left_behind(make: Make) -> None:
     run = make(optim={"steps": 2})
     run.carry_out()
-    assert {path.name for path in run.folder.iterdir()} == {"adapter", "checkpoints", "precision.json"}
+    kept = {"adapter", "checkpoints", "precision.json", "learned.json"}
+    assert {path.name for path in run.folder.iterdir()} == kept
