@@ -6,7 +6,7 @@ which letter is whose is known here alone: nothing of it is in a page.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,6 +85,11 @@ def contestant_of(pane: PaneState, base: str) -> votes.Contestant:
         fingerprint=part.fingerprint,
         strength=part.strength,
     )
+
+
+def colors_of(panes: Iterable[PaneState], base: str) -> dict[votes.Identity, str]:
+    """The colors of those who answer in `panes`."""
+    return {contestant_of(pane, base).identity: pane.color for pane in panes}
 
 
 def named(contestant: votes.Contestant) -> str:

@@ -1,10 +1,10 @@
 """Who wins, as HTML: a sentence, and a row for each contestant with its win rate and its rating drawn. Every text is
-escaped here. A base is gray; others keep the color of the order in which they are first met.
+escaped here. A base is gray, who answers in a pane has the pane's color, and others one of those that are left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 from jobs.service import votes
@@ -19,8 +19,10 @@ _LEGEND = (
 )
 
 
-def ranking(ranked: Sequence[votes.Ranked], versus: votes.Versus | None, name: str) -> str:
-    """All of it; without votes, what to do."""
+def ranking(
+    ranked: Sequence[votes.Ranked], versus: votes.Versus | None, name: str, shown: Mapping[votes.Identity, str]
+) -> str:
+    """All of it; without votes, what to do. `shown` are the colors of those who answer in panes."""
     if not ranked or versus is None:
         of = f" on {name}" if name else ""
         return (
@@ -29,7 +31,7 @@ def ranking(ranked: Sequence[votes.Ranked], versus: votes.Versus | None, name: s
         )
     low = min(each.standing.rating_low for each in ranked)
     high = max(each.standing.rating_high for each in ranked)
-    colors = _colors(ranked)
+    colors = _colors(ranked, shown)
     head = "".join(f'<th scope="col">{words}</th>' for words in _HEADS)
     rows = "".join(_row(each, color, low, high) for each, color in zip(ranked, colors, strict=True))
     return (
@@ -57,11 +59,15 @@ def sentence(versus: votes.Versus) -> str:
     return f"{words}. If the share stays as it is, {text.plural(found.more, 'more vote', 'more votes')} will tell."
 
 
-def _colors(ranked: Sequence[votes.Ranked]) -> list[str]:
-    """By key, so that nobody's color changes with its place."""
-    series = cycle(COLORS)
-    keys = sorted(each.contestant.identity for each in ranked if not votes.is_base(each.contestant))
-    by_key = dict(zip(keys, series, strict=False))
+def _colors(ranked: Sequence[votes.Ranked], shown: Mapping[votes.Identity, str]) -> list[str]:
+    """Those who are in no pane get theirs by key, so that nobody's color changes with its place."""
+    series = cycle([color for color in COLORS if color not in shown.values()] or COLORS)
+    others = sorted(
+        each.contestant.identity
+        for each in ranked
+        if not votes.is_base(each.contestant) and each.contestant.identity not in shown
+    )
+    by_key = dict(zip(others, series, strict=False)) | dict(shown)
     return [by_key.get(each.contestant.identity, charts.GRAY) for each in ranked]
 
 

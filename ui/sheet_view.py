@@ -139,7 +139,7 @@ def _votes(shown: rounds.Sheet, is_known: bool, are_equal: bool, can_go_back: bo
     back = button("back", "Back") if can_go_back else ""
     if vote is None:
         asks = "The answers are the same, so none is the best." if are_equal else "Which answer is the best?"
-        reveal = "" if is_known else button("reveal", "Show the names without voting")
+        reveal = "" if is_known else button("reveal", "Show names")
         return f'<span class="vote-said">{asks}</span>{choices}{button("skip", "Skip", "n")}{back}{reveal}'
     contestants = [answer.contestant for answer in shown.answers]
     said = verdict(vote.outcome, vote.winner, [named(each) for each in contestants])

@@ -48,7 +48,7 @@ def bar(conversation: Conversation, is_busy: bool) -> str:
         return ""
     turn = conversation.path()[-1]
     refusal = ballot.refusal(turn.replies)
-    reveal = button("reveal", "Show the names without voting") if ballot.is_hidden else ""
+    reveal = button("reveal", "Show names") if ballot.is_hidden else ""
     if refusal:
         return line(f'<span class="vote-said">{markup.esc(refusal)}</span>{reveal}')
     choices = button("tie", "Tie", "t", ballot.outcome == "tie")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from jobs.service import Service, prompt_sources, votes
 from tests.jobs.waiting import wait_for
 from tests.ui.stand_in import XSS
 from tests.ui.test_playground import SETTINGS, Slots, event
-from ui import ranking_view
+from ui import charts, ranking_view
 from ui.addresses import OwnAddresses, votes_file
 from ui.pages.playground_desk import Talk
 from ui.pages.prompt_sets import SetDesk
 from ui.pages.ranking import RankingDesk
 from ui.pages.sheets import SheetDesk
-from ui.panes import PaneState, Part
+from ui.panes import COLORS, PaneState, Part
 
 CAPTAIN = Part(ref="a1", address="a1", name="captain", fingerprint="0a1b2c", base_model="starter")
 SECRETS = ("captain", "0a1b", "Base", "a1", "--series")
@@ -186,7 +187,7 @@ def test_names_prompts_and_answers_are_text(desks: Desks) -> None:
             XSS,
             tuple(Part(**{**vars(part), "name": XSS, "fingerprint": XSS}) for part in pane.parts),
         )
-    shown = desks.open(desks.ask(XSS)) + desks.vote_for("Arr") + desks.ranking.show("")["ranking"]
+    shown = desks.open(desks.ask(XSS)) + desks.vote_for("Arr") + desks.ranking.show("", desks.talk)["ranking"]
     listed = desks.sets.look(desks.service.votes.prompt_sets()[0].id)["rounds"]
     assert "<img" not in shown + listed and (shown + listed).count("&lt;img") > 8
 
@@ -195,10 +196,22 @@ def test_names_prompts_and_answers_are_text(desks: Desks) -> None:
 
 
 def test_without_votes_it_says_what_to_do(desks: Desks) -> None:
-    news = desks.ranking.show("")
+    news = desks.ranking.show("", desks.talk)
     assert "There are no votes yet" in news["ranking"] and not news["use"]["visible"]
     with pytest.raises(ConfigError, match="No vote prefers"):
         desks.ranking.use("")
+
+
+def test_who_answers_in_a_pane_has_its_color_and_others_have_another(desks: Desks) -> None:
+    desks.open(desks.ask())
+    desks.vote_for("Arr")
+    captain = desks.talk.panes[1]
+    for color in COLORS:
+        captain.color = color
+        assert f"--series:{color}" in desks.ranking.show("", desks.talk)["ranking"]
+        assert f"--series:{charts.GRAY}" in desks.ranking.show("", desks.talk)["ranking"]
+    others = Talk(panes=[PaneState(number=1, title="Other", parts=(replace(CAPTAIN, address="b2"),), color=COLORS[0])])
+    assert f"--series:{COLORS[0]}" not in desks.ranking.show("", others)["ranking"]
 
 
 def test_the_ranking_is_of_all_votes_or_of_a_set_and_becomes_a_dataset(desks: Desks) -> None:
@@ -206,7 +219,7 @@ def test_the_ranking_is_of_all_votes_or_of_a_set_and_becomes_a_dataset(desks: De
     desks.vote_for("Arr")
     (kept,) = desks.service.votes.prompt_sets()
     for which in ("", kept.id, "gone"):
-        news = desks.ranking.show(which)
+        news = desks.ranking.show(which, desks.talk)
         assert news["ranking"].count("<tr style") == 2 and news["use"]["visible"]
         assert news["which"]["value"] == (kept.id if which == kept.id else "")
     said = desks.ranking.use(kept.id)["status"]
@@ -217,7 +230,7 @@ def test_the_ranking_is_of_all_votes_or_of_a_set_and_becomes_a_dataset(desks: De
 def test_only_ties_can_be_ranked_and_not_given_out(desks: Desks) -> None:
     desks.open(desks.ask())
     desks.sheets.vote(desks.talk, event(choice="tie", place=""))
-    news = desks.ranking.show("")
+    news = desks.ranking.show("", desks.talk)
     assert "Not enough votes" in news["ranking"] and "Download" not in news["ranking"] and not news["use"]["visible"]
 
 

@@ -36,7 +36,7 @@ def build(page: gr.Blocks, service: Service, stories: Stories) -> None:
     edit = _edit_panel(service.library.longest_note)
     combine, shrink, export = combining.build(), shrinking.build(), exporting.build()
     with gr.Row(elem_classes=["library-bar"]):
-        search = gr.Textbox("", label="Search", placeholder="Name, base model, note …", elem_id="library-search",
+        search = gr.Textbox("", label="Search", placeholder="Name, base, note", elem_id="library-search",
                             max_length=200, scale=3)  # fmt: skip
         order = gr.Dropdown([(words, key) for key, (words, _) in library_list.ORDERS.items()], value="newest",
                             label="Order", elem_id="library-order", scale=1)  # fmt: skip

@@ -116,7 +116,7 @@ def _composer() -> dict[str, Any]:
         prompt = gr.Textbox(
             "",
             label="Message to all panes",
-            placeholder="Ask all of them something",
+            placeholder="Ask all panes",
             elem_id="prompt",
             lines=1,
             max_lines=8,
@@ -176,8 +176,8 @@ def _wire(handlers: PlaygroundPage, widgets: Widgets) -> None:
     widgets.stop.click(handlers.talk.stop, widgets.talk, None, **quick)
     shown = [widgets.probabilities, widgets.talk]
     widgets.probabilities.input(tells(handlers.talk.show_probabilities), shown, widgets.all, **quick)
-    sheets = _wire_sets(handlers, widgets, tells)
-    ranking.wire(handlers.ranking, widgets.banner, [*_wire_votes(handlers.votes, widgets, tells), *sheets])
+    voted = [*_wire_votes(handlers.votes, widgets, tells), *_wire_sets(handlers, widgets, tells)]
+    ranking.wire(handlers.ranking, widgets.banner, widgets.talk, voted)
 
 
 def _wire_votes(desk: VoteDesk, widgets: Widgets, tells: Any) -> list[Any]:

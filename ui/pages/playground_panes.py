@@ -58,7 +58,7 @@ def add_row() -> dict[str, Any]:
             panes.MOST_STRENGTH,
             1.0,
             step=0.1,
-            label="Strength (0 is the base)",
+            label="Strength (0: base)",
             elem_id="pane-strength",
         ),
         "add": gr.Button("Add pane", elem_id="pane-add", size="md"),

@@ -13,7 +13,9 @@ import gradio as gr
 from jobs.service import Service
 from ui import addresses, answers, markup, ranking_view, text
 from ui.answers import News
+from ui.ballots import colors_of
 from ui.pages import frame
+from ui.pages.playground_desk import Talk
 
 ALL = ""
 
@@ -50,14 +52,15 @@ class RankingDesk:
     def __init__(self, service: Service, widgets: Widgets) -> None:
         self.service, self.widgets = service, widgets
 
-    def show(self, set_id: str | None) -> News:
+    def show(self, set_id: str | None, talk: Talk) -> News:
         """Who wins of these votes."""
         votes, widgets = self.service.votes, self.widgets
         sets = votes.prompt_sets()
         chosen = set_id if set_id in {each.id for each in sets} else ALL
         name = next((each.name for each in sets if each.id == chosen), "")
         ranked = votes.ranking(chosen or None)
-        shown = ranking_view.ranking(ranked, votes.comparison(chosen or None), name)
+        colors = colors_of(talk.panes, talk.base)
+        shown = ranking_view.ranking(ranked, votes.comparison(chosen or None), name, colors)
         choices = [("All votes", ALL), *((each.name, each.id) for each in sets)]
         can_export = any(each.standing.wins for each in ranked)
         if can_export:
@@ -86,14 +89,14 @@ class RankingDesk:
         return {self.widgets.status: f'<p class="note-line" role="status">{tick}{markup.esc(words)} {link}</p>'}
 
 
-def wire(desk: RankingDesk, banner: gr.HTML, votes: list[Any]) -> None:
+def wire(desk: RankingDesk, banner: gr.HTML, talk: gr.State, votes: list[Any]) -> None:
     """Count anew when the panel is opened, and after every one of the events in `votes`."""
     widgets, quick = desk.widgets, frame.QUICK
-    outputs = [banner, *widgets.all]
+    inputs, outputs = [widgets.which, talk], [banner, *widgets.all]
     looks = answers.tells(banner, clears=False)(desk.show)
     for event in (widgets.panel.expand, widgets.which.input):
-        event(looks, widgets.which, outputs, **quick)
+        event(looks, inputs, outputs, **quick)
     for dependency in votes:
-        dependency.then(looks, widgets.which, outputs, **quick)
+        dependency.then(looks, inputs, outputs, **quick)
     widgets.use.click(answers.tells(banner)(desk.use), widgets.which, outputs, show_progress="hidden",
                       api_visibility="private", trigger_mode="once")  # fmt: skip

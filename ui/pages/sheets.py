@@ -10,7 +10,7 @@ from core.errors import NotFound
 from jobs.service import Service
 from ui import markup, ranking_view, sheet_view
 from ui.answers import News
-from ui.ballots import chosen
+from ui.ballots import chosen, colors_of
 from ui.pages.playground_desk import SheetPlace, Talk
 from ui.pages.playground_desk import Widgets as PageWidgets
 from ui.pages.prompt_sets import NEW, SetDesk
@@ -110,14 +110,15 @@ class SheetDesk:
         found = rounds.look(round_id)
         talk.sheet = SheetPlace(round_id=round_id, at=at, is_revealed=is_revealed)
         if at == _LAST:
-            shown = sheet_view.over(found, self._ranking(found.prompt_set_id))
+            shown = sheet_view.over(found, self._ranking(found.prompt_set_id, talk))
         else:
             shown = sheet_view.sheet(found, rounds.sheet(round_id, at), is_revealed)
         return {self.widgets.sheet: shown, self.page.address: address(talk), **self.sets.look(found.prompt_set_id)}
 
-    def _ranking(self, set_id: str) -> str:
-        found = self.service.votes
-        return ranking_view.ranking(found.ranking(set_id), found.comparison(set_id), found.prompt_set(set_id).name)
+    def _ranking(self, set_id: str, talk: Talk) -> str:
+        found, colors = self.service.votes, colors_of(talk.panes, talk.base)
+        name = found.prompt_set(set_id).name
+        return ranking_view.ranking(found.ranking(set_id), found.comparison(set_id), name, colors)
 
 
 def address(talk: Talk) -> str:
