@@ -69,7 +69,7 @@ def test_who_answers_is_hidden_until_the_vote_which_can_be_changed_and_taken_bac
     winner, loser = ("piratical", "tiny") if tuned_is_a else ("tiny", "piratical")
     expect(page.locator("#votes")).to_contain_text(re.compile(f"Voted: {winner}.*A was {winner}.*B was {loser}", re.S))
     expect(page.locator("#panes .pane header code")).to_have_text(f"#{fingerprint}")
-    expect(page.locator("#panes .token").first).to_be_visible()
+    expect(page.locator("#panes .token")).not_to_have_count(0)  # the base's may be blank, and so out of sight
     (vote,) = service.votes.all()
     assert vote.outcome == "win" and vote.answers[0].text == said[0] and vote.settings["blind"] is True
     assert [message.content for message in vote.prompt] == [f"What is {number}?"]
