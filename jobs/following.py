@@ -197,7 +197,5 @@ def _line(event: Event) -> str:
             )
         case Cancelled():
             return f"cancelled after {event.step} steps"
-        case (
-            Sample() | Saved() | Appraising() | Failed()
-        ):  # to be read on the page, no news, and said on standard error
-            return ""
+        case Sample() | Saved() | Appraising() | Failed():
+            return ""  # to be read on the page, no news, and said on standard error
