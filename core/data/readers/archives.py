@@ -54,10 +54,12 @@ def members(archive: ZipFile, name: str) -> tuple[ZipInfo, ...]:
     """The files that a person put into a zip, by name; without folders and what systems hide in it.
 
     Raises:
-        DataError: one of them is a link, an archive, or leads out of the zip.
+        DataError: one of them has no name, is a link, an archive, or leads out of the zip.
     """
     found = []
     for info in archive.infolist():
+        if not info.filename:
+            raise damaged_zip(name, "one of its files has no name")
         path = PurePosixPath(info.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:
             raise DataError(f"{name} holds a file whose path leads out of it", info.filename, "Pack it again without")

@@ -161,6 +161,14 @@ def a_link() -> bytes:
     return sink.getvalue()
 
 
+def without_name() -> bytes:
+    """A zip whose table of contents takes the one letter of a file's name for something else."""
+    changed = bytearray(zipped({"a": "text"}))
+    place = changed.index(b"PK\x01\x02") + 28
+    changed[place : place + 4] = struct.pack("<HH", 0, 1)
+    return bytes(changed)
+
+
 GOOD = zipped({"a.txt": "text"})
 HARMFUL: dict[str, tuple[bytes, str]] = {
     "a link": (a_link(), "holds a link"),
@@ -174,6 +182,7 @@ HARMFUL: dict[str, tuple[bytes, str]] = {
     "a way out": (zipped({"../../escaped.txt": "x"}), "leads out of it"),
     "an absolute path": (zipped({"/tmp/escaped.txt": "x"}), "leads out of it"),
     "a way out of Windows": (zipped({"..\\escaped.txt": "x"}), "leads out of it"),
+    "a file without a name": (without_name(), "one of its files has no name"),
     "cut": (GOOD[:-30], "is damaged"),
     "no contents": (b"PK\x03\x04" + bytes(100), "is damaged"),
     "other bytes": (zipped({"a.txt": "text"}, zipfile.ZIP_STORED).replace(b"text", b"tuxt"), "is damaged"),
